@@ -1,0 +1,1 @@
+"""Net -> ONNX. The only room that imports onnx."""

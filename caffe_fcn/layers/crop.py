@@ -1,0 +1,54 @@
+"""Crop. Semantics: src/caffe/layers/crop_layer.cpp."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from caffe_fcn.layers.base import Array, AxisMap, Builder, CoordMap, Layer, Sequence, Shape, Size, Value
+
+
+class Crop(Layer, bottoms=2):
+    """Cut the first bottom to the size of the second, on every axis from `axis` on.
+
+    Bottoms: data; reference, of which only the shape is read.
+    Top: data's extent before `axis`, reference's from `axis` on; starts `offset` into data.
+    """
+
+    def _window(self, data: Shape, reference: Shape) -> list[tuple[int, int, Size]]:
+        """(axis, start, stop) of each cropped axis."""
+        p, rank = self.param.crop_param, len(data)
+        axis = self.axis(p.axis, rank)
+        self.check(len(reference) == rank, f"'{self.param.bottom[0]}' is {data}, the reference {reference}")
+        offsets = list(p.offset) if len(p.offset) > 1 else (list(p.offset) or [0]) * (rank - axis)
+        self.check(
+            len(offsets) == rank - axis,
+            f"{len(offsets)} offsets for the {rank - axis} axes from {axis} on",
+            "give one offset for all of them, or one for each",
+        )
+        window = [(i, o, o + reference[i]) for i, o in zip(range(axis, rank), offsets, strict=True)]
+        for i, start, stop in window:
+            self.check(
+                stop <= data[i],
+                f"axis {i}: offset {start} + size {stop - start} > {data[i]}",
+                f"'{self.param.bottom[0]}' is {data}, '{self.param.bottom[1]}' is {reference}",
+            )
+        return window
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        data, reference = bottoms
+        cut = {i: stop - start for i, start, stop in self._window(data, reference)}
+        return [tuple(cut.get(i, n) for i, n in enumerate(data))]
+
+    def forward(self, bottoms: Sequence[Array]) -> list[Array]:
+        data, reference = bottoms
+        cut = {i: slice(start, stop) for i, start, stop in self._window(data.shape, reference.shape)}
+        return [data[tuple(cut.get(i, slice(None)) for i in range(data.ndim))]]
+
+    def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
+        data, reference = bottoms
+        axes, starts, stops = zip(*self._window(data.shape, reference.shape), strict=True)
+        return [g.op("Slice", data, g.ints(starts), g.ints(stops), g.ints(axes))]
+
+    def coord_map(self) -> CoordMap:
+        p = self.param.crop_param
+        return CoordMap(p.axis - 1, [AxisMap(shift=Fraction(-o)) for o in p.offset or [0]])
