@@ -127,6 +127,15 @@ class Builder:
     def cast(self, value: Value | str, dtype: type = np.float32) -> str:
         return self.op("Cast", value, to=ONNX_TYPES[dtype])
 
+    def reduce(self, op: str, value: Value | str, axes: Sequence[int], keepdims: bool = True) -> str:
+        """ReduceSum, ReduceMean, ReduceMax ... over `axes` (at least one).
+
+        The axes are an input of ReduceSum since opset 13 and of the others since 18; before, an attribute.
+        """
+        if op == "ReduceSum" or self.opset >= 18:
+            return self.op(op, value, self.ints(axes), keepdims=int(keepdims))
+        return self.op(op, value, axes=list(axes), keepdims=int(keepdims))
+
     def reshape(self, value: Value | str, shape: Shape) -> str:
         """`value` in another shape of as many elements."""
         return self.op("Reshape", value, self.ints(shape), allowzero=1)

@@ -1,0 +1,149 @@
+"""A train/val net cut down to the net that is deployed: data layers become Inputs, labels and losses go.
+
+What a layer is there for, its class says (`Layer.role`). A blob that a loss or metric reads is a prediction
+if something was learned on the way to it, else a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from caffe_fcn.errors import LayerError
+from caffe_fcn.formats import caffe_pb2
+from caffe_fcn.formats.prototxt import Origin, Prototxt
+from caffe_fcn.layers import LAYERS, Layer
+from caffe_fcn.net.filter import takes_part
+
+Pair = tuple[Any, Origin]  # LayerParameter, where it stands
+
+
+@dataclass
+class Deploy:
+    """A deploy net, and what was read from the data layers that it replaces."""
+
+    text: Prototxt
+    outputs: list[str] = field(default_factory=list)  # [] if nothing was cut: the net's own
+    dropped: list[str] = field(default_factory=list)
+    transform: Any = None  # TransformationParameter of the data layer that became the first Input
+
+
+def to_deploy(text: Prototxt, shapes: Mapping[str, Sequence[int]] | None = None) -> Deploy:
+    """The deploy net of a train/val net; any other net comes back as it is.
+
+    Args:
+        shapes: of inputs by blob name, for data layers that do not tell theirs.
+
+    Raises:
+        LayerError: a data layer's shape is told neither by the file nor by `shapes`.
+    """
+    layers = _layers_with_data(text)
+    if layers is None:
+        return Deploy(text)
+    kept = [pair for pair in layers if _role(pair) == "op" and pair[0].type != "Silence"]
+    data = {top: pair for pair in layers if _role(pair) == "data" for top in pair[0].top}
+    learned = _learned(layers)
+    judged = [b for p, _ in layers if _role((p, None)) in ("loss", "metric") for b in p.bottom if b in learned]
+    read = {b for p, _ in kept for b in p.bottom if b not in p.top}
+    outputs = [b for b in dict.fromkeys([*_loose(kept), *judged]) if b in learned and b not in read]
+    kept = _on_the_way(kept, outputs)
+    used = {b for p, _ in kept for b in p.bottom}
+    inputs = [_input(top, pair, shapes or {}) for top, pair in data.items() if top in used]
+    net = caffe_pb2.NetParameter()
+    net.CopyFrom(text.net)
+    del net.layer[:]
+    net.layer.extend(param for param, _ in [*inputs, *kept])
+    names = {param.name for param in net.layer}
+    dropped = [p.name for p, _ in layers if p.name not in names and p.name not in data]
+    first = next((pair[0].transform_param for top, pair in data.items() if top in used), None)
+    origins = [origin for _, origin in [*inputs, *kept]]
+    return Deploy(Prototxt(net, origins, text.path), outputs, dropped, first)
+
+
+def _role(pair: tuple[Any, Any]) -> str:
+    """A Python layer without bottoms is a source of data, whatever it is called."""
+    param = pair[0]
+    if param.type == "Python" and not param.bottom:
+        return "data"
+    return LAYERS.get(param.type, Layer).role
+
+
+def _layers_with_data(text: Prototxt) -> list[Pair] | None:
+    """The layers of the phase that a deploy net is cut from: TEST if it has data layers, else TRAIN."""
+    for phase in (caffe_pb2.TEST, caffe_pb2.TRAIN):
+        state = caffe_pb2.NetState(phase=phase, level=text.net.state.level, stage=text.net.state.stage)
+        pairs = zip(text.net.layer, text.origins, strict=True)
+        layers = [(param, origin) for param, origin in pairs if takes_part(param, state, origin)]
+        if any(_role(pair) == "data" for pair in layers):
+            return [(_without_rules(param), origin) for param, origin in layers]
+    return None
+
+
+def _without_rules(param: Any) -> Any:
+    copy = type(param)()
+    copy.CopyFrom(param)
+    for name in ("include", "exclude", "phase"):
+        copy.ClearField(name)
+    return copy
+
+
+def _learned(layers: Sequence[Pair]) -> set[str]:
+    """Blobs that depend on a layer with parameters (or on a type that we do not know)."""
+    learned: set[str] = set()
+    for param, _ in layers:
+        kind = LAYERS.get(param.type)
+        own = kind is None or (kind.role == "op" and kind.parameters is not Layer.parameters)
+        if own or learned.intersection(param.bottom):
+            learned.update(param.top)
+    return learned
+
+
+def _loose(layers: Sequence[Pair]) -> list[str]:
+    """Tops that nobody reads, in order."""
+    loose: dict[str, None] = {}
+    for param, _ in layers:
+        for bottom in param.bottom:
+            loose.pop(bottom, None)
+        loose.update(dict.fromkeys(param.top))
+    return list(loose)
+
+
+def _on_the_way(layers: Sequence[Pair], outputs: Sequence[str]) -> list[Pair]:
+    wanted, kept = set(outputs), []
+    for pair in reversed(layers):
+        if wanted.intersection(pair[0].top):
+            wanted.update(pair[0].bottom)
+            kept.append(pair)
+    return kept[::-1]
+
+
+def _input(top: str, pair: Pair, shapes: Mapping[str, Sequence[int]]) -> Pair:
+    param, origin = pair
+    shape = shapes.get(top) or data_shape(param, list(param.top).index(top))
+    if shape is None:
+        problem = f"does not tell the shape of '{top}'"
+        raise LayerError(str(origin), param.name, param.type, problem, f"give it: --input-shape {top}:1,3,HEIGHT,WIDTH")
+    layer = caffe_pb2.LayerParameter(name=top, type="Input", top=[top])
+    layer.input_param.shape.add(dim=shape)
+    return layer, origin
+
+
+def data_shape(param: Any, index: int) -> list[int] | None:
+    """The shape of a data layer's top as far as the prototxt tells it; one image, whatever the batch size."""
+    if param.type == "DummyData":
+        p = param.dummy_data_param
+        if p.shape:
+            return list(p.shape[min(index, len(p.shape) - 1)].dim)
+        axes = [list(a) for a in (p.num, p.channels, p.height, p.width)]
+        return [a[min(index, len(a) - 1)] for a in axes] if all(axes) else None
+    if param.type == "MemoryData":
+        m = param.memory_data_param
+        return [1, m.channels, m.height, m.width]
+    crop = param.transform_param.crop_size or param.window_data_param.crop_size
+    image = param.image_data_param
+    size = [crop, crop] if crop else [image.new_height, image.new_width]
+    if index or param.type not in ("Data", "ImageData", "WindowData") or not all(size):
+        return None
+    gray = param.transform_param.force_gray or (param.type == "ImageData" and not image.is_color)
+    return [1, 1 if gray else 3, *size]

@@ -1,0 +1,126 @@
+"""What stands around a net's graph: preprocessing before it, softmax or labels behind it, metadata beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from caffe_fcn.errors import CaffeError
+from caffe_fcn.export.builder import Builder
+from caffe_fcn.export.graph import Graph, Node, Value
+from caffe_fcn.labels import labels_of, palette
+
+#: Mean of the ILSVRC images in BGR, which VGG-16, the FCN nets and most of the model zoo subtract.
+IMAGENET_MEAN = (104.00698793, 116.66876762, 122.67891434)
+
+
+@dataclass
+class Pixels:
+    """How an image becomes the net's input: (pixel - mean) * scale, channels in BGR order."""
+
+    mean: Sequence[float] = IMAGENET_MEAN
+    scale: float = 1.0
+
+
+def preprocess(graph: Graph, pixels: Pixels) -> None:
+    """Let the graph take uint8 RGB pixels (N, H, W, 3) in place of its float input; the input is called `image`.
+
+    Raises CaffeError if the net has several inputs, or not three channels.
+    """
+    if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4 or graph.inputs[0].shape[1] != 3:
+        has = ", ".join(f"{v.name} {v.shape}" for v in graph.inputs)
+        raise CaffeError(f"--preprocess needs one input of 3 channels (N, 3, H, W); the net has {has}")
+    data = graph.inputs[0]
+    n, _, h, w = data.shape
+    graph.inputs[0] = Value("image", (n, h, w, 3), np.uint8)
+    constants = {
+        "preprocess.bgr": np.asarray([2, 1, 0], np.int64),
+        "preprocess.mean": np.asarray(pixels.mean, np.float32).reshape(1, -1, 1, 1),
+        "preprocess.scale": np.asarray(pixels.scale, np.float32),
+    }
+    steps = [
+        ("Gather", ["image", "preprocess.bgr"], {"axis": 3}),
+        ("Transpose", [""], {"perm": [0, 3, 1, 2]}),
+        ("Cast", [""], {"to": 1}),
+        ("Sub", ["", "preprocess.mean"], {}),
+        *([("Mul", ["", "preprocess.scale"], {})] if pixels.scale != 1 else []),
+    ]
+    if pixels.scale == 1:
+        del constants["preprocess.scale"]
+    nodes, last = [], "image"
+    for i, (op, inputs, attributes) in enumerate(steps):
+        top = data.name if i == len(steps) - 1 else f"preprocess/{op}"
+        nodes.append(Node(op, [x or last for x in inputs], [top], attributes, f"preprocess/{op}", "preprocess"))
+        last = top
+    graph.nodes = nodes + graph.nodes
+    graph.constants.update(constants)
+    graph.values[data.name] = data
+
+
+def softmax(graph: Graph) -> None:
+    """Replace each output by its softmax over the classes (axis 1), called BLOB_prob."""
+    for i, score in enumerate(graph.outputs):
+        name = _free(graph, f"{score.name}_prob")
+        graph.nodes.append(Node("Softmax", [score.name], [name], {"axis": 1}, name, name))
+        graph.outputs[i] = score._replace(name=name)
+        graph.values.setdefault(score.name, score)
+
+
+def argmax(graph: Graph) -> None:
+    """Replace each output (N, classes, ...) by the index of its largest class (N, ...), called BLOB_label.
+
+    uint8, or int32 for more than 256 classes; the first of equals, as NumPy's argmax.
+    """
+    for i, score in enumerate(graph.outputs):
+        if len(score.shape) < 2:
+            raise CaffeError(f"--argmax needs outputs of at least 2 axes; '{score.name}' is {score.shape}")
+        name, index = _free(graph, f"{score.name}_label"), _free(graph, f"{score.name}_index")
+        dtype, code = (np.uint8, 2) if score.shape[1] <= 256 else (np.int32, 6)
+        graph.nodes.append(Node("ArgMax", [score.name], [index], {"axis": 1, "keepdims": 0}, f"{name}/ArgMax", name))
+        graph.nodes.append(Node("Cast", [index], [name], {"to": code}, name, name))
+        graph.outputs[i] = Value(name, (score.shape[0], *score.shape[2:]), dtype)
+        graph.values.setdefault(score.name, score)
+
+
+def describe(graph: Graph, scores: Sequence[Value], pixels: Pixels, embedded: bool) -> None:
+    """Metadata that a program needs to use the file: pixels in, classes and colours out.
+
+    `scores` are the outputs as they were before softmax and argmax.
+    """
+    graph.metadata["preprocessing"] = "in the graph" if embedded else "by the caller"
+    graph.metadata["channel_order"] = "RGB" if embedded else "BGR"
+    graph.metadata["layout"] = "NHWC" if embedded else "NCHW"
+    graph.metadata["mean"] = json.dumps([float(m) for m in pixels.mean])
+    graph.metadata["scale"] = json.dumps(float(pixels.scale))
+    sets = [labels_of(v.shape, [s.shape for s in scores]) if _dense(graph, v) else None for v in scores]
+    known = {out.name: s for out, s in zip(graph.outputs, sets, strict=True) if s}
+    if known:
+        graph.metadata["classes"] = json.dumps({n: list(s.classes) for n, s in known.items()})
+        graph.metadata["palette"] = json.dumps({n: palette(len(s.classes)).tolist() for n, s in known.items()})
+        graph.metadata["label_set"] = json.dumps({n: s.name for n, s in known.items()})
+
+
+def _dense(graph: Graph, score: Value) -> bool:
+    """Whether a score is given for every pixel of an input."""
+    sides = [v.shape[1:3] if v.dtype == np.uint8 else v.shape[2:] for v in graph.inputs]
+    return len(score.shape) == 4 and score.shape[2:] in sides
+
+
+def _free(graph: Graph, name: str) -> str:
+    taken = {n for node in graph.nodes for n in node.outputs} | {v.name for v in graph.inputs}
+    return Builder.fresh(name, taken)
+
+
+def finish(graph: Graph, pixels: Pixels, *, softmax_: bool, argmax_: bool, preprocess_: bool) -> None:
+    """All of it, in the order in which it has to be done."""
+    scores = list(graph.outputs)
+    if softmax_:
+        softmax(graph)
+    if argmax_:
+        argmax(graph)
+    if preprocess_:
+        preprocess(graph, pixels)
+    describe(graph, scores, pixels, preprocess_)
