@@ -23,9 +23,9 @@ _LAZY = {  # public name -> where it lives
     "NetSpec": "caffe_fcn.net_spec",
     "layers": "caffe_fcn.net_spec",
     "params": "caffe_fcn.net_spec",
-    "convert": "caffe_fcn.convert",
+    "convert": "caffe_fcn.conversion",
     "trace": "caffe_fcn.trace",
-    "verify": "caffe_fcn.verify",
+    "verify": "caffe_fcn.verification",
     "Session": "caffe_fcn.runtime",
 }
 _MODULES = ("coords", "surgery", "models", "runtime", "segment")

@@ -77,6 +77,11 @@ class PoolAxis(NamedTuple):
         return max(0, self.out - ceil_div(size + self.pad, self.stride))
 
     @property
+    def fit(self) -> int:
+        """The same where no window is empty; always less than `kernel`, as ONNX wants it."""
+        return min(self.end, self.kernel - 1)
+
+    @property
     def counts(self) -> np.ndarray:
         """What AVE divides by, per window: its length cut at size + pad. (out,) int64; <= 0 if empty."""
         start = np.arange(fixed(self.out)) * self.stride - self.pad
@@ -85,7 +90,7 @@ class PoolAxis(NamedTuple):
     @property
     def whole(self) -> bool:
         """Whether no window is cut at size + pad, whatever the size."""
-        return self.end <= self.pad
+        return self.fit <= self.pad
 
 
 class AxisMap(NamedTuple):

@@ -110,7 +110,7 @@ class NetSpec:
     def __init__(self) -> None:
         object.__setattr__(self, "tops", {})
 
-    def __setattr__(self, name: str, value: Top | Function) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
         if not isinstance(value, (Top, Function)):
             hint = "a layer of several tops is assigned to several names: n.a, n.b = ..."
             raise NotATopError(f"n.{name}: is not a Top (type is {type(value)})", hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caffe_fcn.convert import convert
+from caffe_fcn.conversion import convert
 from caffe_fcn.errors import UnsupportedError
 from caffe_fcn.runtime import Session
 from tests.reference_cases import Case, assert_close, cases

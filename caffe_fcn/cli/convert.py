@@ -17,7 +17,8 @@ import sys
 from typing import Any
 
 from caffe_fcn.cli import input_shapes
-from caffe_fcn.convert import Options, Result, convert
+from caffe_fcn.conversion import Options, Result, convert
+from caffe_fcn.formats.binaryproto import read_blob
 from caffe_fcn.progress import Progress
 from caffe_fcn.units import bytes_text
 
@@ -39,10 +40,38 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--opset", type=int, default=Options.opset, help="17 to 20 (default %(default)s)")
     how.add_argument("--ir-version", type=int, default=Options.ir_version, help="default %(default)s")
     how.add_argument("--external-data", action="store_true", help="tensors into OUT.onnx.data, as above 2 GB")
+    how.add_argument("--no-pass", action="append", default=[], metavar="NAME",
+                     help="leave out a rewrite of the graph (repeatable; `all`: the plain graph)")  # fmt: skip
+    how.add_argument("--list-passes", action=_ListPasses, nargs=0, help="list the rewrites, and stop")
+    how.add_argument("--mean", metavar="B,G,R|FILE", help="what --preprocess subtracts (default: the data layer's, "
+                     "else ImageNet's); a mean.binaryproto is averaged per channel")  # fmt: skip
+    how.add_argument("--scale", type=float, help="what --preprocess multiplies (pixel - mean) by")
     how.add_argument("--verify", action=argparse.BooleanOptionalAction, default=True,
                      help="compare with the reference forward pass, blob by blob")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.add_argument("--verbose", action="store_true", help="name the layers that were left out")
+
+
+class _ListPasses(argparse.Action):
+    """--list-passes: the names, and the first line of each module."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from caffe_fcn.export.passes import PASSES
+
+        for each in PASSES:
+            print(f"{each.NAME:24} {(each.__doc__ or '').splitlines()[0]}")
+        parser.exit()
+
+
+def _mean(text: str | None) -> list[float] | None:
+    """`104,117,123`, or the mean of a file per channel."""
+    if text is None:
+        return None
+    try:
+        return [float(value) for value in text.split(",")]
+    except ValueError:
+        blob = read_blob(text)
+        return [float(channel.mean()) for channel in blob.reshape(blob.shape[-3:])]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -50,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
         outputs=args.output, input_shapes=input_shapes(args.input_shape), softmax=args.softmax, argmax=args.argmax,
         preprocess=args.preprocess, fp16=args.fp16, init_missing=args.init_missing, opset=args.opset,
         ir_version=args.ir_version, external_data=args.external_data, verify=args.verify,
+        skip_passes=args.no_pass, mean=_mean(args.mean), scale=args.scale,
     )  # fmt: skip
 
     def progress(what: str, total: int) -> Any:

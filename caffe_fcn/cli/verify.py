@@ -15,11 +15,11 @@ import json
 
 from caffe_fcn import surgery
 from caffe_fcn.cli import input_shapes
-from caffe_fcn.convert import load
+from caffe_fcn.conversion import load
 from caffe_fcn.deploy import to_deploy
 from caffe_fcn.formats.prototxt import read_net
 from caffe_fcn.formats.arrays import read_arrays
-from caffe_fcn.verify import TOLERANCE, verify
+from caffe_fcn.verification import TOLERANCE, verify
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

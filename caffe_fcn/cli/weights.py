@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> None:
     rows = [
         {"layer": layer.name, "type": layer.type, "param": i, "shape": list(blob.data.shape),
          "dtype": str(blob.data.dtype), **(_stats(blob.data) if args.stats else {})}
-        for layer in load(args.weights) for i, blob in enumerate(layer.blobs)
+        for layer in load(args.weights) for i, blob in enumerate(layer.blobs) if blob is not None
     ]  # fmt: skip
     if args.json:
         print(json.dumps(rows, indent=2))

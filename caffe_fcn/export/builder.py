@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from caffe_fcn.export.graph import Graph, Node, Value
-from caffe_fcn.symbols import Atom, Extent, Shape, Size, Symbol, fixed
+from caffe_fcn.symbols import Atom, Extent, Shape, Size, Symbol, fixed, hint
 
 __all__ = ["Builder", "Value"]
 
@@ -41,6 +41,14 @@ class Builder:
                 self._sources.setdefault(str(n), (name, axis))
         return value
 
+    def found(self, tensor: str, shape: Shape, axis: int, symbol: str) -> Value:
+        """A tensor whose extent along `axis` depends on what the blobs hold; where needed it is read at run time.
+
+        `shape[axis]` stands for it in comparisons. Tensors that are alike there share a symbol.
+        """
+        self._sources.setdefault(symbol, (tensor, axis))
+        return Value(tensor, (*shape[:axis], Extent.symbol(symbol, hint(shape[axis])), *shape[axis + 1 :]))
+
     def array(self, a: np.ndarray) -> str:
         """A constant that belongs to the lowering; equal small ones are stored once."""
         a = np.asarray(a)
@@ -67,7 +75,7 @@ class Builder:
             self._arrays[key] = full
         return self._arrays[key]
 
-    def float(self, v: float) -> str:
+    def scalar(self, v: float) -> str:
         """A float32 scalar."""
         return self.array(np.asarray(v, np.float32))
 
@@ -94,6 +102,10 @@ class Builder:
         if n.key not in self._sizes:
             self._sizes[n.key] = n.fold(self._atom, self._arithmetic("Mul"), self._arithmetic("Add"))
         return self._sizes[n.key]
+
+    def count(self, n: Size) -> str:
+        """One size as a float32 scalar, to divide by."""
+        return self.reshape(self.cast(self.size(n)), ()) if isinstance(n, Extent) else self.scalar(n)
 
     def _arithmetic(self, op: str) -> Any:
         return lambda a, b: self.op(op, *(self.ints([x]) if isinstance(x, int) else x for x in (a, b)))

@@ -61,6 +61,8 @@ def export(
         try:
             walk.run()
         except SizeNeeded as need:
+            if need.symbols <= fixed.keys():  # not a size of the inputs: fixing these again would not help
+                net.layer_dict[walk.builder.layer].unsupported(f"{need}, but it depends on what the blobs hold")
             fixed.update(dict.fromkeys(need.symbols, walk.builder.layer))
             continue
         break
@@ -138,7 +140,7 @@ class _Walk:
         shapes = layer.reshape([b.shape for b in bottoms])
         made = layer.to_onnx(self.builder, bottoms)
         for t, name, shape in zip(tops, made, shapes, strict=True):
-            value = Value(str(name), shape)
+            value = name if isinstance(name, Value) else Value(name, shape)
             self.current[t] = value
             self.builder.graph.values[value.name] = value
 

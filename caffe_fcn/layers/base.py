@@ -41,7 +41,7 @@ class Parameter(NamedTuple):
 class CoordMap(NamedTuple):
     """From a layer's bottom to its top: the axis in front of the mapped ones, and a map for each of these."""
 
-    axis: int
+    axis: int | None  # None: the same on every axis, as a pointwise layer has it
     maps: Sequence[AxisMap]  # one serves for all axes
 
 
@@ -57,6 +57,8 @@ class Layer:
     role: ClassVar[Role] = "op"
     fork: ClassVar[str] = ""  # the fork that a type comes from; "" for stock Caffe
     pointwise: ClassVar[bool] = False  # element (h, w) of the top comes from (h, w) of the bottoms alone
+    shape_only: ClassVar[frozenset[int]] = frozenset()  # indices of bottoms of which nothing but the shape is read
+    settings: ClassVar[str] = ""  # the *_param field of its parameters, if that is not named after the type
     shares_data: ClassVar[bool] = False  # the tops are the bottom's own memory, as Split's and Reshape's
     no_onnx: ClassVar[str] = ""  # why a type cannot be lowered at all
 
@@ -103,13 +105,16 @@ class Layer:
         """Values of the tops, float32, from the values of the bottoms."""
         raise NotImplementedError
 
-    def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
-        """Add the nodes that compute this layer to `g`; return the names of its tops."""
+    def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> Sequence[str | Value]:
+        """Add the nodes that compute this layer to `g`; return the names of its tops.
+
+        A Value instead of a name where the shape depends on what the bottoms hold (`g.found`).
+        """
         raise NotImplementedError
 
     def coord_map(self) -> CoordMap | None:
         """How coordinates go through; None where they do not (coord_map.py)."""
-        return CoordMap(0, [AxisMap()]) if self.pointwise else None
+        return CoordMap(None, [AxisMap()]) if self.pointwise else None
 
     def windows(self, bottoms: Sequence[Shape]) -> list[Window]:
         """The sliding windows over the last axes, for the receptive field; [] where nothing slides."""

@@ -14,6 +14,8 @@ class Crop(Layer, bottoms=2):
     Top: data's extent before `axis`, reference's from `axis` on; starts `offset` into data.
     """
 
+    shape_only = frozenset({1})
+
     def _window(self, data: Shape, reference: Shape) -> list[tuple[int, int, Size]]:
         """(axis, start, stop) of each cropped axis."""
         p, rank = self.param.crop_param, len(data)

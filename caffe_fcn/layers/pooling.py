@@ -78,7 +78,7 @@ class Pooling(Layer, tops=range(1, 3)):
         windows = {
             "kernel_shape": [h.kernel, w.kernel],
             "strides": [h.stride, w.stride],
-            "pads": [h.pad, w.pad, h.end, w.end],
+            "pads": [h.pad, w.pad, h.fit, w.fit],
         }
         if not self.maximum:
             average = g.op("AveragePool", bottom, count_include_pad=1, **windows)
@@ -94,8 +94,8 @@ class Pooling(Layer, tops=range(1, 3)):
     def _recount(g: Builder, average: str, bottom: Value, h: PoolAxis, w: PoolAxis, windows: dict) -> str:
         """Divide by the share of each window that counts: the mean of ones over the padded input."""
         ones = g.fill((1, 1, h.size + 2 * h.pad, w.size + 2 * w.pad), 1.0)
-        beyond = [0, 0, h.end - h.pad, w.end - w.pad]
-        share = g.op("AveragePool", ones, count_include_pad=1, **{**windows, "pads": [max(0, e) for e in beyond]})
+        beyond = [0, 0, h.fit - h.pad, w.fit - w.pad]
+        share = g.op("AveragePool", ones, count_include_pad=1, **{**windows, "pads": beyond})
         return g.op("Div", average, share)
 
     def windows(self, bottoms: Sequence[Shape]) -> list[Window]:

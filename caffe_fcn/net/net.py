@@ -16,7 +16,7 @@ from caffe_fcn.formats.prototxt import Prototxt, read_net
 from caffe_fcn.layers import LAYERS, Layer
 from caffe_fcn.net import weights as weights_
 from caffe_fcn.net.blob import Blob
-from caffe_fcn.net.fillers import fill
+from caffe_fcn.fillers import fill
 from caffe_fcn.net.filter import takes_part
 from caffe_fcn.net.splits import insert_splits
 from caffe_fcn.symbols import Shape
@@ -63,6 +63,7 @@ class Net:
         self.bottom_ids: list[list[int]] = []
         self.top_ids: list[list[int]] = []
         self.filled: set[str] = set()  # layers whose parameters came from a file or from surgery
+        self.ignored: list[str] = []  # layers of the weights file that the net lacks
         self._owners: dict[str, tuple[Layer, int]] = {}  # named parameters
         self._blob_loss_weights: OrderedDict[str, float] = OrderedDict()
         self._build(text, state)
@@ -171,6 +172,12 @@ class Net:
     def copy_from(self, weights: str | os.PathLike | Iterable[Any]) -> None:
         """Load a .caffemodel or .caffemodel.h5, matching layers by name (Net::CopyTrainedLayersFrom)."""
         weights_.copy(self, weights)
+
+    def shares(self, layer: Layer, i: int) -> bool:
+        """Whether parameter i of a layer is one that another layer owns."""
+        specs = layer.param.param
+        name = specs[i].name if i < len(specs) else ""
+        return bool(name) and self._owners[name] != (layer, i)
 
     # --- shapes
 

@@ -33,13 +33,14 @@ def copy(net: Net, weights: str | os.PathLike | Iterable[Any]) -> list[str]:
         if not target.blobs or not layer.blobs:
             continue
         blobs = target.adapt(layer.blobs)
-        if len(blobs) != len(target.blobs):
+        if not _complete(net, target, blobs):
             raise CaffemodelError(
-                f"{path}: incompatible number of blobs for layer '{layer.name}': {len(blobs)} in the file, "
-                f"{len(target.blobs)} in the net ({target.where})"
+                f"{path}: incompatible number of blobs for layer '{layer.name}': "
+                f"{sum(b is not None for b in blobs)} in the file, {len(target.blobs)} in the net ({target.where})"
             )
         for i, blob in enumerate(blobs):
-            target.blobs[i].share(_fitting(path, layer.name, i, blob, target))
+            if blob is not None:
+                target.blobs[i].share(_fitting(path, layer.name, i, blob, target))
         net.filled.add(layer.name)
     net.ignored = ignored
     empty = [n for n, layer in net.layer_dict.items() if layer.blobs and n not in net.filled]
@@ -51,6 +52,14 @@ def copy(net: Net, weights: str | os.PathLike | Iterable[Any]) -> list[str]:
             stacklevel=4,
         )
     return ignored
+
+
+def _complete(net: Net, target: Any, blobs: list[Any]) -> bool:
+    """Whether the file has all of a layer's parameters; HDF5 leaves out those that another layer owns."""
+    if len(blobs) > len(target.blobs):
+        return False
+    absent = [i for i in range(len(target.blobs)) if i >= len(blobs) or blobs[i] is None]
+    return all(net.shares(target, i) for i in absent)
 
 
 def _fitting(path: str, name: str, i: int, blob: Any, target: Any) -> np.ndarray:

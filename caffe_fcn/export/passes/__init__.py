@@ -11,8 +11,9 @@ from types import ModuleType
 
 from caffe_fcn.errors import CaffeError, nearest
 from caffe_fcn.export.graph import Graph
+from caffe_fcn.export.passes import crop_in_deconvolution, group_deconvolution
 
-PASSES: Sequence[ModuleType] = ()
+PASSES: Sequence[ModuleType] = (group_deconvolution, crop_in_deconvolution)
 
 
 def run(graph: Graph, skip: Iterable[str] = ()) -> dict[str, int]:

@@ -38,6 +38,7 @@ class Options:
     opset: int = 17
     ir_version: int = 9
     external_data: bool = False
+    skip_passes: Sequence[str] = ()  # names of rewrites to leave out; "all" for the plain graph
     verify: bool = True
 
 
@@ -116,7 +117,7 @@ def _export(
 
     exported = export(net, o.outputs or cut.outputs or None, static=o.input_shapes, opset=o.opset)
     graph = exported.graph
-    passes.run(graph)
+    passes.run(graph, o.skip_passes)
     finish(graph, _pixels(cut, o), softmax_=o.softmax, argmax_=o.argmax, preprocess_=o.preprocess)
     graph.metadata.update(_sources(net.path, caffemodel))
     total = sum(array.nbytes for array in graph.constants.values())
@@ -125,7 +126,7 @@ def _export(
             size = write(graph, path, opset=o.opset, ir_version=o.ir_version, external=o.external_data, progress=step)
         report = None
         if o.verify:
-            from caffe_fcn.verify import verify
+            from caffe_fcn.verification import verify
 
             report = verify(net, path)
     return Result(

@@ -1,0 +1,48 @@
+"""Image files as OpenCV hands them to Caffe: 8-bit, blue first. Pillow is imported when the first one is read."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any, Literal
+
+import numpy as np
+
+from caffe_fcn.errors import CaffeError
+
+#: cv::imread's flags: three channels, one, or what the file holds (then without regard to EXIF orientation)
+Mode = Literal["color", "gray", "native"]
+
+
+def read_image(source: str | os.PathLike[str] | bytes, mode: Mode = "color", name: str = "") -> np.ndarray:
+    """Decode a file, or the bytes of one called `name` in messages: (channels, height, width) uint8, BGR.
+
+    CaffeError for what is not an image, is too large (Pillow's limit), or holds more than 8 bits in mode "native".
+    """
+    from PIL import Image
+
+    name = name or (os.fspath(source) if not isinstance(source, bytes) else "<bytes>")
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            pixels = np.asarray(_converted(image, mode))
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise CaffeError(f"{name}: cannot be read as an image: {getattr(error, 'strerror', None) or error}") from error
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype != np.uint8:
+        raise CaffeError(f"{name}: holds {pixels.dtype} values; Caffe takes images of 8 bits a channel")
+    if pixels.ndim == 2:
+        return pixels[None]
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[order])
+
+
+def _converted(image: Any, mode: Mode) -> Any:
+    from PIL import Image, ImageOps
+
+    if mode == "native":
+        return image if image.mode in ("1", "L", "RGB", "RGBA", "I", "I;16") else image.convert("RGB")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits: OpenCV keeps the upper eight, Pillow would cut at 255
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB" if mode == "color" else "L")

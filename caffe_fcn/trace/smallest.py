@@ -1,0 +1,48 @@
+"""The smallest input that a net takes, found by trying: what works need not work for the next larger size."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from math import lcm
+
+from caffe_fcn.errors import CaffeError
+from caffe_fcn.trace.model import Smallest
+from caffe_fcn.trace.sizes import at, number
+from caffe_fcn.trace.walk import Walk
+
+SPAN = 64  # sizes that are tried one by one; no more, however large the net's stride
+
+
+def smallest(walked: Walk) -> Smallest | None:
+    """The least value of each symbol with which every blob has at least one element.
+
+    Every size is tried up to two strides of the net; beyond these the first that works is found by bisection
+    below the present size, and looked for again among the sizes just below. None if no symbol is open, or if
+    the least values of the single symbols do not work together.
+    """
+
+    def works(values: Mapping[str, int]) -> bool:
+        try:
+            shapes = walked.net.infer({name: at(shape, values) for name, shape in walked.inputs.items()})
+        except CaffeError:
+            return False
+        return all(number(n) > 0 for tops in shapes for shape in tops for n in shape)
+
+    present = walked.symbols
+    span = min(lcm(*walked.pixels_apart()), SPAN)  # after the largest stride, sizes repeat what they do
+    sizes, tried, failing = {}, {}, {}
+    for name, size in present.items():
+        least, tried[name], failing[name] = _least(lambda n, name=name: works({**present, name: n}), size, span)
+        sizes[name] = least
+    return Smallest(sizes, tried, failing) if present and works(sizes) else None
+
+
+def _least(works: Callable[[int], bool], present: int, span: int) -> tuple[int, int, list[int]]:
+    """The least size, the size up to which the larger ones were tried too, and which of these fail."""
+    least = next((n for n in range(1, min(2 * span, present) + 1) if works(n)), 0)
+    if not least:
+        first = bisect_left(range(2 * span, present), True, key=works) + 2 * span
+        least = next((n for n in range(max(first - span, 2 * span), first) if works(n)), first)
+    last = least + span
+    return least, last, [n for n in range(least + 1, last + 1) if not works(n)]
