@@ -94,6 +94,7 @@ def _learned(layers: Sequence[Pair]) -> set[str]:
     for param, _ in layers:
         kind = LAYERS.get(param.type)
         own = kind is None or (kind.role == "op" and kind.parameters is not Layer.parameters)
+        own = own and _role((param, None)) != "data"
         if own or learned.intersection(param.bottom):
             learned.update(param.top)
     return learned

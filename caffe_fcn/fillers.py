@@ -84,7 +84,7 @@ def _bilinear(_: Any, shape: Shape) -> np.ndarray:
 
 
 def bilinear(size: int) -> np.ndarray:
-    """(size, size) kernel that interpolates linearly when a Deconvolution of stride (size + 1) // 2 slides it."""
+    """(size, size) kernel that interpolates linearly in a Deconvolution of stride (size + 1) // 2."""
     factor = (size + 1) // 2
     tent = 1 - np.abs(np.arange(size) - (size - 1) / 2) / factor
     return np.outer(tent, tent)

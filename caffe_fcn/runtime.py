@@ -77,7 +77,7 @@ class Session:
             raise CaffeError(f"{self.path}: takes {sorted(self.inputs)}, got {sorted(inputs)}")
         names = list(outputs or self.outputs)
         try:
-            values = self.session.run(names, {n: np.ascontiguousarray(a) for n, a in inputs.items()})
+            values = self.session.run(names, {n: np.asarray(a, order="C") for n, a in inputs.items()})
         except Exception as error:  # noqa: BLE001 - as above
             raise CaffeError(f"{self.path}: onnxruntime failed: {error}") from error
         return dict(zip(names, values, strict=True))

@@ -227,7 +227,7 @@ def test_blobs_of_a_net_and_tops_of_its_spec():
     net = Net(n.to_proto())
     assert between("up", "data", net) == between(n.relu, n.data)
     assert between("scores", "conv", net) == between(n.scores, n.conv)
-    assert [a.tolist() for a in coord_map_from_to("up", "data", net)[1:]] == [[0.5], [-7.25]]
+    assert [a.tolist() for a in coord_map_from_to("up", "data", net)[1:]] == [[2], [-7.5]]
     assert coord_map(net.layer_dict["up"]) == coord_map(n.up.fn)
 
 

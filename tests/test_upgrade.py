@@ -162,7 +162,8 @@ def test_both_layer_and_layers_are_refused_with_both_lines() -> None:
             "type: 'images' source: 's' batchsize: 2 rand_skip: 3 shuffle_images: true new_height: 4"
             " new_width: 5 scale: 6 meanfile: 'm' cropsize: 7 mirror: true",
             "type: 'ImageData' image_data_param { source: 's' batch_size: 2 rand_skip: 3 shuffle: true"
-            " new_height: 4 new_width: 5 } transform_param { scale: 6 mean_file: 'm' crop_size: 7 mirror: true }",
+            " new_height: 4 new_width: 5 }"
+            " transform_param { scale: 6 mean_file: 'm' crop_size: 7 mirror: true }",
         ),
         (
             "type: 'window_data' source: 's' batchsize: 2 det_fg_threshold: 3 det_bg_threshold: 4"

@@ -140,10 +140,12 @@ class Builder:
         return self.op("Cast", value, to=ONNX_TYPES[dtype])
 
     def reduce(self, op: str, value: Value | str, axes: Sequence[int], keepdims: bool = True) -> str:
-        """ReduceSum, ReduceMean, ReduceMax ... over `axes` (at least one).
+        """ReduceSum, ReduceMean, ReduceMax or ReduceMin over `axes`; over none, the value itself.
 
         The axes are an input of ReduceSum since opset 13 and of the others since 18; before, an attribute.
         """
+        if not axes:  # an empty list means all of them to ONNX
+            return str(value)
         if op == "ReduceSum" or self.opset >= 18:
             return self.op(op, value, self.ints(axes), keepdims=int(keepdims))
         return self.op(op, value, axes=list(axes), keepdims=int(keepdims))

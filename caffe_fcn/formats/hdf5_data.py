@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caffe_fcn.errors import CaffeError
 from caffe_fcn.formats.files import atomic_write
+
+if TYPE_CHECKING:
+    import h5py
 
 _MAX_COUNT = 2**31 - 1  # Caffe counts in int
 # What compression may save, at most; a file that claims more is not taken at its word.
@@ -19,7 +23,8 @@ _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError
 def read_rows(path: str | os.PathLike[str], names: Sequence[str]) -> list[np.ndarray]:
     """The datasets of these names, whole, as float32, all with as many rows.
 
-    CaffeError for a file that is none or lacks one of them, for other than numbers, and for links to other files.
+    CaffeError for a file that is none or lacks one of them, for other than numbers, and for links to other
+    files.
     """
     import h5py
 
@@ -35,17 +40,23 @@ def read_rows(path: str | os.PathLike[str], names: Sequence[str]) -> list[np.nda
     return arrays
 
 
-def _dataset(file, name: str, size: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _dataset(file: h5py.File, name: str, size: int) -> np.ndarray:
     import h5py
 
     link = file.get(name, getlink=True)
     data = file.get(name) if isinstance(link, h5py.HardLink) else None
     if not isinstance(data, h5py.Dataset):
-        raise CaffeError(f"{file.filename}: no dataset '{name}'", f"it holds {', '.join(sorted(file)) or 'nothing'}")
+        raise CaffeError(
+            f"{file.filename}: no dataset '{name}'", f"it holds {', '.join(sorted(file)) or 'nothing'}"
+        )
     if data.dtype.kind not in "fiu" or data.ndim < 1 or data.external:
-        raise CaffeError(f"{file.filename}: dataset '{name}' is {data.dtype} of {data.ndim} axes, not numbers in rows")
+        raise CaffeError(
+            f"{file.filename}: dataset '{name}' is {data.dtype} of {data.ndim} axes, not numbers in rows"
+        )
     if data.size > min(_MAX_COUNT, _MAX_EXPANSION * size):
-        raise CaffeError(f"{file.filename}: dataset '{name}' claims {data.size} values in a file of {size} bytes")
+        raise CaffeError(
+            f"{file.filename}: dataset '{name}' claims {data.size} values in a file of {size} bytes"
+        )
     return data.astype(np.float32)[()]
 
 

@@ -1,4 +1,4 @@
-"""Image files as OpenCV hands them to Caffe: 8-bit, blue first. Pillow is imported when the first one is read."""
+"""Image files as OpenCV hands them to Caffe: 8-bit, blue first. Pillow is imported when one is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Mode = Literal["color", "gray", "native"]
 def read_image(source: str | os.PathLike[str] | bytes, mode: Mode = "color", name: str = "") -> np.ndarray:
     """Decode a file, or the bytes of one called `name` in messages: (channels, height, width) uint8, BGR.
 
-    CaffeError for what is not an image, is too large (Pillow's limit), or holds more than 8 bits in mode "native".
+    CaffeError for what is not an image, is too large (Pillow's limit), or holds more than 8 bits in mode
+    "native".
     """
     from PIL import Image
 
@@ -26,7 +27,9 @@ def read_image(source: str | os.PathLike[str] | bytes, mode: Mode = "color", nam
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             pixels = np.asarray(_converted(image, mode))
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise CaffeError(f"{name}: cannot be read as an image: {getattr(error, 'strerror', None) or error}") from error
+        raise CaffeError(
+            f"{name}: cannot be read as an image: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype != np.uint8:

@@ -23,15 +23,19 @@ class _Database:
         try:
             import lmdb
         except ImportError as error:
-            raise CaffeError(f"{path}: reading LMDB needs a package more", "pip install caffe-fcn[lmdb]") from error
+            raise CaffeError(
+                f"{path}: reading LMDB needs a package more", "pip install caffe-fcn[lmdb]"
+            ) from error
         try:
-            self.environment = lmdb.open(path, readonly=True, lock=False, readahead=False, subdir=os.path.isdir(path))
+            self.environment = lmdb.open(
+                path, readonly=True, lock=False, readahead=False, subdir=os.path.isdir(path)
+            )
         except (lmdb.Error, OSError) as error:
             raise CaffeError(f"{path}: cannot be opened as an LMDB database: {error}") from error
 
 
 class Records:
-    """A cursor over a database's records in the order of their keys, which goes round: after the last the first."""
+    """A cursor over a database's records, in the order of their keys; after the last comes the first."""
 
     def __init__(self, path: str) -> None:
         """CaffeError if there is no such database, or nothing in it."""

@@ -57,12 +57,12 @@ class ArgMax(Layer):
         # of equal ones ONNX takes the first: search from behind. onnxruntime has ArgMax's
         # select_last_index on the CPU alone, and would move all scores there and back
         backwards = [g.ints([n]) for n in (-1, np.iinfo(np.int64).min, axis, -1)]
-        row = g.op("Slice", row, *backwards)
+        reversed_row = g.op("Slice", row, *backwards)
         if p.top_k == 1:
             values = g.reduce("ReduceMax", row, [axis]) if p.out_max_val else ""
-            at = g.op("ArgMax", row, axis=axis, keepdims=1)
+            at = g.op("ArgMax", reversed_row, axis=axis, keepdims=1)
         else:
-            values, at = g.op("TopK", row, g.ints([p.top_k]), outputs=2, axis=axis)
+            values, at = g.op("TopK", reversed_row, g.ints([p.top_k]), outputs=2, axis=axis)
         at = g.op("Sub", g.size(size - 1), at)
         if self.along:
             return [values if p.out_max_val else g.cast(at)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from caffe_fcn.fillers import random
 from caffe_fcn.layers.base import Array, Builder, Value, np
 from caffe_fcn.layers.neuron import _Neuron
 
@@ -22,7 +23,7 @@ class Dropout(_Neuron):
     def apply(self, x: Array) -> Array:
         if not self.training:
             return x if self.scale_train else x * np.float32(1 - self.ratio)
-        kept = x * (np.random.default_rng().random(x.shape, np.float32) >= self.ratio)
+        kept = x * (random().random(x.shape, np.float32) >= self.ratio)
         return kept / np.float32(1 - self.ratio) if self.scale_train else kept
 
     def lower(self, g: Builder, x: Value) -> str:

@@ -32,7 +32,9 @@ class _Loss(Layer, bottoms=2):
         """What a type demands of its bottoms beyond the first extent."""
 
     def _agree(self, ok: bool, bottoms: Sequence[Shape], problem: str, hint: str = "") -> None:
-        told = ", ".join(f"'{name}' is {shape}" for name, shape in zip(self.param.bottom, bottoms, strict=True))
+        told = ", ".join(
+            f"'{name}' is {shape}" for name, shape in zip(self.param.bottom, bottoms, strict=True)
+        )
         self.check(ok, f"{told}: {problem}", hint)
 
     def _indices(self, labels: Array, classes: int, ignored: int | None = None) -> Array:
@@ -64,7 +66,7 @@ class _Normalized(_Loss):
         return p.ignore_label if p.HasField("ignore_label") else None
 
     def _divisor(self, outer: Size, inner: Size) -> Size | None:
-        """What the sum is divided by, if it is at least 1; None: the number of labels that are not ignored."""
+        """What the sum is divided by, if it is at least 1; None: the number of labels that count."""
         p, mode = self.param.loss_param, self._mode()
         if mode == p.VALID and self._ignored is not None:
             return None
@@ -83,13 +85,21 @@ class _Normalized(_Loss):
         if isinstance(divisor, int):
             count = g.scalar(max(1, divisor))
         else:
-            count = g.count(divisor) if divisor is not None else g.op("ReduceSum", g.cast(g.op("Not", ignored)), keepdims=0)
+            count = (
+                g.count(divisor)
+                if divisor is not None
+                else g.op("ReduceSum", g.cast(g.op("Not", ignored)), keepdims=0)
+            )
             count = g.op("Max", count, g.scalar(1))
         return g.op("Div", g.op("ReduceSum", losses, keepdims=0), count)
 
     def _onnx_ignored(self, g: Builder, labels: str) -> str:
         """A mask of the labels (int64) that do not count, or ''."""
-        return "" if self._ignored is None else g.op("Equal", labels, g.array(np.int64(self._ignored)))
+        return (
+            ""
+            if self._ignored is None
+            else g.op("Equal", labels, g.array(np.asarray(self._ignored, np.int64)))
+        )
 
 
 class _Classified(_Normalized):
@@ -110,7 +120,9 @@ class _Classified(_Normalized):
         axis, outer, _, inner = self._sides(bottoms[0])
         problem = f"{outer * inner} labels are needed, one for each position beside axis {axis}, got"
         count = product(bottoms[1])
-        self._agree(count == outer * inner, bottoms, f"{problem} {count}", "Crop or Interp brings maps to one size")
+        self._agree(
+            count == outer * inner, bottoms, f"{problem} {count}", "Crop or Interp brings maps to one size"
+        )
 
     def _index(self, bottoms: Sequence[Array]) -> tuple[Array, Array, Array]:
         """For every label that counts: its position in front of the axis, the label, its position behind."""
@@ -123,7 +135,9 @@ class _Classified(_Normalized):
         """Labels as int64 in `shape`, 0 where they are ignored; and the mask of these, or ''."""
         index = g.cast(_in_shape(g, labels, shape), np.int64)
         ignored = self._onnx_ignored(g, index)
-        return (g.op("Where", ignored, g.array(np.int64(0)), index) if ignored else index), ignored
+        return (
+            g.op("Where", ignored, g.array(np.asarray(0, np.int64)), index) if ignored else index
+        ), ignored
 
 
 class SoftmaxWithLoss(_Classified):
@@ -152,9 +166,9 @@ class SoftmaxWithLoss(_Classified):
 class InfogainLoss(_Classified, bottoms=range(2, 4)):
     """Softmax over `infogain_loss_param.axis`, then the mean of -sum(H[label] * log(probabilities)).
 
-    Bottoms: scores (N, C, H, W), or any shape; labels, one for each score vector; the matrix H of C * C elements,
-    unless `infogain_loss_param.source` names its file, which is read when it is first needed.
-    Tops: the loss; a second is the probabilities (infogain_loss_layer.cpp).
+    Bottoms: scores (N, C, H, W), or any shape; labels, one for each score vector; the matrix H of C * C
+    elements, unless `infogain_loss_param.source` names its file, which is read when it is first needed. Tops:
+    the loss; a second is the probabilities (infogain_loss_layer.cpp).
     """
 
     def setup(self) -> None:
@@ -181,7 +195,9 @@ class InfogainLoss(_Classified, bottoms=range(2, 4)):
         return np.asarray(read_blob(self.param.infogain_loss_param.source), np.float32)
 
     def _square(self, matrix: Array, classes: int) -> Array:
-        self.check(matrix.size == classes**2, f"the matrix is {matrix.shape}, {classes} x {classes} is needed")
+        self.check(
+            matrix.size == classes**2, f"the matrix is {matrix.shape}, {classes} x {classes} is needed"
+        )
         return matrix.reshape(classes, classes)
 
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
@@ -203,7 +219,9 @@ class InfogainLoss(_Classified, bottoms=range(2, 4)):
         prob = g.op("Softmax", scores, axis=axis)
         index, ignored = self._onnx_index(g, labels, (outer, inner))
         losses = _onnx_negative_log(g, g.reshape(prob, (outer, classes, inner)), LOG_THRESHOLD)
-        weighed = g.op("Mul", g.op("Gather", matrix, index, axis=0), g.op("Transpose", losses, perm=[0, 2, 1]))
+        weighed = g.op(
+            "Mul", g.op("Gather", matrix, index, axis=0), g.op("Transpose", losses, perm=[0, 2, 1])
+        )
         losses = g.op("ReduceSum", weighed, g.ints([2]), keepdims=0)
         return [self._onnx_mean(g, losses, ignored, outer, inner), prob][: len(self.param.top)]
 
@@ -233,8 +251,8 @@ class MultinomialLogisticLoss(_Loss):
 class SigmoidCrossEntropyLoss(_Normalized):
     """The sum of -(t * log(p) + (1 - t) * log(1 - p)), p the sigmoid of a score and t its target, over N.
 
-    Bottoms: scores; targets from 0 to 1, as many. Top: the loss. Without `loss_param` the sum is divided by N,
-    unlike in SoftmaxWithLoss (sigmoid_cross_entropy_loss_layer.cpp).
+    Bottoms: scores; targets from 0 to 1, as many. Top: the loss. Without `loss_param` the sum is divided by
+    N, unlike in SoftmaxWithLoss (sigmoid_cross_entropy_loss_layer.cpp).
     """
 
     def _mode(self) -> int:
@@ -242,7 +260,9 @@ class SigmoidCrossEntropyLoss(_Normalized):
         return super()._mode() if p.HasField("normalization") or p.HasField("normalize") else p.BATCH_SIZE
 
     def _fit(self, bottoms: Sequence[Shape]) -> None:
-        self._agree(product(bottoms[0]) == product(bottoms[1]), bottoms, "as many targets as scores are needed")
+        self._agree(
+            product(bottoms[0]) == product(bottoms[1]), bottoms, "as many targets as scores are needed"
+        )
 
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
         x, target = _rows(bottoms[0]), bottoms[1].reshape(_rows(bottoms[0]).shape)
@@ -339,7 +359,7 @@ class ContrastiveLoss(_Loss, bottoms=3):
         difference = g.op("Sub", first, second)
         squared = g.op("ReduceSum", g.op("Mul", difference, difference), g.ints([1]), keepdims=0)
         distance = squared if p.legacy_version else g.op("Sqrt", squared)
-        apart = g.op("Relu", g.op("Sub", g.count(p.margin), distance))
+        apart = g.op("Relu", g.op("Sub", g.scalar(p.margin), distance))
         if not p.legacy_version:
             apart = g.op("Mul", apart, apart)
         similar = g.cast(g.cast(_in_shape(g, bottoms[2], (n,)), np.int64), np.bool_)
@@ -356,7 +376,7 @@ def _negative_log(prob: Array, floor: float) -> Array:
 
 
 def _onnx_negative_log(g: Builder, prob: str, floor: float) -> str:
-    return g.op("Neg", g.op("Log", g.op("Max", prob, g.count(floor))))
+    return g.op("Neg", g.op("Log", g.op("Max", prob, g.scalar(floor))))
 
 
 def _scalar(terms: Array, divisor: int) -> Array:

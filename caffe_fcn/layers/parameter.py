@@ -19,7 +19,9 @@ class Parameter(Layer, bottoms=0):
         return [tuple(self.param.parameter_param.shape.dim)]
 
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
-        return [self.weights[0].copy()]  # a layer that works in place on the top must not change what was learned
+        return [
+            self.weights[0].copy()
+        ]  # a layer that works in place on the top must not change what was learned
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         return [g.param(self.blobs[0], "value")]

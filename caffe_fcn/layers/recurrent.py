@@ -1,7 +1,8 @@
 """RNN, LSTM and LSTMUnit.
 
-Semantics: src/caffe/layers/recurrent_layer.cpp, rnn_layer.cpp, lstm_layer.cpp, lstm_unit_layer.cpp. Caffe unrolls
-the net over its T time steps; so does the lowering, for ONNX's own LSTM cannot begin a new sequence in the middle.
+Semantics: src/caffe/layers/recurrent_layer.cpp, rnn_layer.cpp, lstm_layer.cpp, lstm_unit_layer.cpp. Caffe
+unrolls the net over its T time steps; so does the lowering, for ONNX's own LSTM cannot begin a new sequence
+in the middle.
 """
 
 from __future__ import annotations
@@ -10,7 +11,17 @@ import warnings
 
 from caffe_fcn.errors import CaffeWarning
 from caffe_fcn.layers.base import (
-    Array, Builder, Layer, Parameter, Sequence, Shape, Size, Value, fixed, np, product,
+    Array,
+    Builder,
+    Layer,
+    Parameter,
+    Sequence,
+    Shape,
+    Size,
+    Value,
+    fixed,
+    np,
+    product,
 )  # fmt: skip
 from caffe_fcn.numeric.recurrent import lstm, lstm_unit, rnn
 
@@ -19,8 +30,9 @@ class _Recurrent(Layer):
     """What RNN and LSTM have in common.
 
     Bottoms: x (T, N, ...); cont (T, N), 0 where a sequence begins, which forgets the state before that step;
-    with `expose_hidden` the state to start from, each blob (1, N, D); in front of it, if there is one bottom more,
-    a static input (N, ...) that is added at every step. Tops: (T, N, D); with `expose_hidden` the last state.
+    with `expose_hidden` the state to start from, each blob (1, N, D); in front of it, if there is one bottom
+    more, a static input (N, ...) that is added at every step. Tops: (T, N, D); with `expose_hidden` the last
+    state.
     """
 
     gates = 1  # rows of weights for each of the D = num_output units
@@ -31,7 +43,10 @@ class _Recurrent(Layer):
         self.check(p.num_output > 0, f"num_output {p.num_output} must be positive")
         exposed = len(self.states) if p.expose_hidden else 0
         told = "with expose_hidden " if exposed else "without expose_hidden "
-        self.check(bottoms in (2 + exposed, 3 + exposed), f"{told}takes {2 + exposed} bottoms or one more, got {bottoms}")
+        self.check(
+            bottoms in (2 + exposed, 3 + exposed),
+            f"{told}takes {2 + exposed} bottoms or one more, got {bottoms}",
+        )
         self.check(tops == 1 + exposed, f"{told}makes {1 + exposed} tops, got {tops}")
         self.exposed, self.static = exposed, bottoms == 3 + exposed
 
@@ -40,7 +55,7 @@ class _Recurrent(Layer):
         return self.param.recurrent_param.num_output
 
     def parameters(self, bottoms: Sequence[Shape]) -> list[Parameter]:
-        """Of x, of the static input, of the hidden state; the state's come last in Caffe's unrolled net too."""
+        """Of x, of the static input, of the hidden state: the order in Caffe's unrolled net."""
         self._check(bottoms)
         p, rows = self.param.recurrent_param, self.gates * self._units
         blobs = [
@@ -80,8 +95,9 @@ class _Recurrent(Layer):
             return [state[0] for state in bottoms[2 + self.static :]]
         if bottoms[1][:1].any():
             warnings.warn(
-                f"{self.where}: layer '{self.name}' ({self.param.type}): cont is not 0 at the first step: Caffe goes on"
-                " from the pass before this one, here every pass starts from zeros (expose_hidden hands the state on)",
+                f"{self.where}: layer '{self.name}' ({self.param.type}): cont is not 0 at the first step:"
+                " Caffe goes on from the pass before, here every pass starts from zeros"
+                " (expose_hidden hands the state on)",
                 CaffeWarning,
                 stacklevel=2,
             )
@@ -99,7 +115,7 @@ class _Recurrent(Layer):
         return self._steps(g, added, fixed(x.shape[0]))
 
     def _onnx_cont(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
-        """cont of each time step, (1, N, 1)."""
+        """`cont` of each time step, (1, N, 1)."""
         cont = bottoms[1]
         return self._steps(g, g.reshape(cont, (*cont.shape, 1)), fixed(cont.shape[0]))
 
@@ -111,7 +127,9 @@ class _Recurrent(Layer):
         """The state, (1, N, D) each; '' where it is zero."""
         for state in bottoms[2 + self.static :]:
             fixed(state.shape[0])
-        return [str(state) for state in bottoms[2 + self.static :]] if self.exposed else [""] * len(self.states)
+        return (
+            [str(state) for state in bottoms[2 + self.static :]] if self.exposed else [""] * len(self.states)
+        )
 
     def _onnx_hidden(self, g: Builder, added: str, h: str, cont: str, w: str) -> str:
         """What one step computes before its nonlinearity: `added` and W_h * (cont * h)."""
@@ -126,8 +144,8 @@ class _Recurrent(Layer):
 class RNN(_Recurrent, bottoms=range(2, 5), tops=range(1, 3)):
     """h_t = tanh(W_h h + W_x x_t + b), o_t = tanh(W_o h_t + b_o).
 
-    Bottoms: x (T, N, ...); cont (T, N); a static input (N, ...) if there is one bottom more; with `expose_hidden`
-    h (1, N, D). Tops: o (T, N, D); with `expose_hidden` the last h (1, N, D).
+    Bottoms: x (T, N, ...); cont (T, N); a static input (N, ...) if there is one bottom more; with
+    `expose_hidden` h (1, N, D). Tops: o (T, N, D); with `expose_hidden` the last h (1, N, D).
     """
 
     def parameters(self, bottoms: Sequence[Shape]) -> list[Parameter]:
@@ -154,8 +172,8 @@ class RNN(_Recurrent, bottoms=range(2, 5), tops=range(1, 3)):
 class LSTM(_Recurrent, bottoms=range(2, 6), tops=range(1, 4)):
     """Long short-term memory; its step is LSTMUnit's.
 
-    Bottoms: x (T, N, ...); cont (T, N); a static input (N, ...) if there is one bottom more; with `expose_hidden`
-    h and c (1, N, D). Tops: h (T, N, D); with `expose_hidden` the last h and c (1, N, D).
+    Bottoms: x (T, N, ...); cont (T, N); a static input (N, ...) if there is one bottom more; with
+    `expose_hidden` h and c (1, N, D). Tops: h (T, N, D); with `expose_hidden` the last h and c (1, N, D).
     """
 
     gates = 4
@@ -184,8 +202,12 @@ class LSTMUnit(Layer, bottoms=3, tops=2):
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         c, gates, cont = bottoms
         self.check(len(c) == 3 and c[0] == 1, f"'{self.param.bottom[0]}' is {c}: needs (1, N, D)")
-        for name, shape, wanted in zip(self.param.bottom[1:], (gates, cont), ((*c[:2], 4 * c[2]), c[:2]), strict=True):
-            self.check(shape == wanted, f"'{self.param.bottom[0]}' is {c}, so '{name}' needs {wanted}, it is {shape}")
+        for name, shape, wanted in zip(
+            self.param.bottom[1:], (gates, cont), ((*c[:2], 4 * c[2]), c[:2]), strict=True
+        ):
+            self.check(
+                shape == wanted, f"'{self.param.bottom[0]}' is {c}, so '{name}' needs {wanted}, it is {shape}"
+            )
         return [c, c]
 
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:

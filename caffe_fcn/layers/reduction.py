@@ -29,6 +29,8 @@ class Reduction(Layer):
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         (x,), p = bottoms, self.param.reduction_param
-        op = {p.SUM: "ReduceSum", p.ASUM: "ReduceL1", p.SUMSQ: "ReduceSumSquare", p.MEAN: "ReduceMean"}[p.operation]
+        op = {p.SUM: "ReduceSum", p.ASUM: "ReduceL1", p.SUMSQ: "ReduceSumSquare", p.MEAN: "ReduceMean"}[
+            p.operation
+        ]
         top = g.reduce(op, x, range(self._axis(x.shape), len(x.shape)), keepdims=False)
         return [top if p.coeff == 1 else g.op("Mul", top, g.scalar(p.coeff))]

@@ -8,18 +8,22 @@ from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Value,
 class Filter(Layer, bottoms=range(2, 1 << 31), tops=range(1, 1 << 31)):
     """Keep the items of a batch whose selector is not 0 (filter_layer.cpp).
 
-    Bottoms: blobs that begin with axis N; last the selector, (N) or (N, 1, ...). Tops: one for each blob, with
-    as many items as were selected. How many these are depends on values: `reshape` says N, which is what Caffe
-    says as well until the first forward pass.
+    Bottoms: blobs that begin with axis N; last the selector, (N) or (N, 1, ...). Tops: one for each blob,
+    with as many items as were selected. How many these are depends on values: `reshape` says N, which is what
+    Caffe says as well until the first forward pass.
     """
 
     def setup(self) -> None:
         blobs, tops = len(self.param.bottom) - 1, len(self.param.top)
-        self.check(tops == blobs, f"{tops} tops for {blobs} blobs in front of the selector", "give one for each")
+        self.check(
+            tops == blobs, f"{tops} tops for {blobs} blobs in front of the selector", "give one for each"
+        )
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         *blobs, selector = bottoms
-        self.check(len(selector) > 0 and all(n == 1 for n in selector[1:]), f"the selector is {selector}, not (N)")
+        self.check(
+            len(selector) > 0 and all(n == 1 for n in selector[1:]), f"the selector is {selector}, not (N)"
+        )
         for name, shape in zip(self.param.bottom, blobs, strict=False):
             fits = len(shape) > 0 and shape[0] == selector[0]
             self.check(fits, f"'{name}' is {shape}, the selector {selector}: they differ in axis 0")

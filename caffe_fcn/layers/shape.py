@@ -5,6 +5,7 @@ Semantics: the file of that name in src/caffe/layers, such as concat_layer.cpp.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Size, Value, fixed, np, product
@@ -35,7 +36,7 @@ class Concat(_AlongAxis, bottoms=range(1, 1 << 31)):
         for name, shape in zip(self.param.bottom, bottoms, strict=True):
             self.check(
                 len(shape) == len(first) and all(shape[i] == n for i, n in enumerate(first) if i != axis),
-                f"'{self.param.bottom[0]}' is {first}, '{name}' is {shape}: they differ in more than axis {axis}",
+                f"'{self.param.bottom[0]}' is {first}, '{name}' {shape}: not alike but for axis {axis}",
                 "crop or interpolate one of them to the size of the other",
             )
             total = shape[axis] + total
@@ -68,12 +69,12 @@ class Slice(_AlongAxis, tops=range(1, 1 << 31)):
             return axis, [n // tops] * tops
         points = list(p.slice_point)
         self.check(len(points) == tops - 1, f"{len(points)} slice_points for {tops} tops", "give one fewer")
-        rising = all(a < b for a, b in zip([0, *points], points, strict=False))
+        rising = all(a < b for a, b in pairwise([0, *points]))
         self.check(rising, f"slice_points {points} must rise, the first above 0")
         fits = tops <= n and points[-1] <= n
         self.check(fits, f"axis {axis} of {bottom} is too short for the slice_points {points}")
         edges = [0, *points, n]
-        return axis, [stop - start for start, stop in zip(edges, edges[1:], strict=False)]
+        return axis, [stop - start for start, stop in pairwise(edges)]
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         (shape,) = bottoms
@@ -98,7 +99,9 @@ class _View(Layer):
     shares_data = True
 
     def setup(self) -> None:
-        self.check(self.param.bottom[0] not in self.param.top, "does not work in place", "give its top another name")
+        self.check(
+            self.param.bottom[0] not in self.param.top, "does not work in place", "give its top another name"
+        )
 
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
         shapes = self.reshape([bottoms[0].shape])
@@ -171,7 +174,9 @@ class Reshape(_View):
         new: list[Size] = list(p.shape.dim)
         for i, n in enumerate(new):
             if isinstance(n, int) and n == 0:
-                self.check(start + i < len(old), f"dim {i} of its shape is 0, but {old} has no axis {start + i}")
+                self.check(
+                    start + i < len(old), f"dim {i} of its shape is 0, but {old} has no axis {start + i}"
+                )
                 new[i] = old[start + i]
         shape = [*old[:start], *new, *old[end:]]
         open_axes = [start + i for i, n in enumerate(p.shape.dim) if n == -1]
@@ -199,7 +204,9 @@ class Reshape(_View):
         total, rest = product(old), product(others)
         self.check(rest != 0, f"its -1 is not defined beside the other dims {others}, of which one is 0")
         count = total // fixed(rest) if isinstance(total, int) else total // rest
-        self.check(count * rest == total, f"the {total} elements of {old} do not divide by {rest}, that is {others}")
+        self.check(
+            count * rest == total, f"the {total} elements of {old} do not divide by {rest}, that is {others}"
+        )
         return count
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
@@ -214,7 +221,9 @@ class Tile(Layer):
 
     def setup(self) -> None:
         p = self.param.tile_param
-        self.check(p.HasField("tiles"), "tiles is missing", "say how often to repeat: tile_param { tiles: 2 }")
+        self.check(
+            p.HasField("tiles"), "tiles is missing", "say how often to repeat: tile_param { tiles: 2 }"
+        )
         self.check(p.tiles > 0, f"tiles {p.tiles} must be positive")
 
     def _repeats(self, rank: int) -> list[int]:

@@ -10,8 +10,8 @@ from caffe_fcn.layers.pooling import Pooling
 class SPP(Layer):
     """Pool into 1x1, 2x2, 4x4 ... bins, whatever the input's size, and line the bins up.
 
-    Bottom: (N, C, H, W). Top: (N, C * (1 + 4 + 16 ...)), one term for each of `pyramid_height` levels; (N, C, 1, 1)
-    if there is one level only. Each level is a Pooling whose windows lie side by side.
+    Bottom: (N, C, H, W). Top: (N, C * (1 + 4 + 16 ...)), one term for each of `pyramid_height` levels; (N, C,
+    1, 1) if there is one level only. Each level is a Pooling whose windows lie side by side.
     """
 
     def setup(self) -> None:
@@ -21,14 +21,17 @@ class SPP(Layer):
 
     def _pool(self, level: int, h: int, w: int) -> Pooling:
         """The pooling of one level: 2**level bins along either axis."""
-        p, bins = type(self.param)(name=self.name, type="Pooling", bottom=self.param.bottom, top=["level"]), 2**level
+        p, bins = (
+            type(self.param)(name=self.name, type="Pooling", bottom=self.param.bottom, top=["level"]),
+            2**level,
+        )
         p.pooling_param.pool = self.param.spp_param.pool  # both enums number MAX, AVE, STOCHASTIC alike
         for axis, size in (("h", h), ("w", w)):
             kernel = ceil_div(size, bins)
             pad = (kernel * bins - size + 1) // 2
             self.check(
                 pad < kernel,
-                f"level {level} has {bins} bins, the input {size} pixels: pad {pad} would reach the kernel {kernel}",
+                f"level {level} makes {bins} bins of {size} pixels: pad {pad} reaches the kernel {kernel}",
                 "give a larger input, or a lower pyramid_height",
             )
             for name, value in (("kernel", kernel), ("stride", kernel), ("pad", pad)):
@@ -36,7 +39,10 @@ class SPP(Layer):
         return Pooling(p, self.where)
 
     def _pools(self, bottom: Shape) -> list[Pooling]:
-        self.check(len(bottom) == 4 and min(bottom[2:]) > 0, f"needs 4 axes (N, C, H, W), none of them 0, got {bottom}")
+        self.check(
+            len(bottom) == 4 and min(bottom[2:]) > 0,
+            f"needs 4 axes (N, C, H, W), none of them 0, got {bottom}",
+        )
         h, w = (fixed(n) for n in bottom[2:])
         return [self._pool(level, h, w) for level in range(self.param.spp_param.pyramid_height)]
 

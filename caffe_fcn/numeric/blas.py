@@ -28,4 +28,12 @@ def pieces(weights: np.ndarray, axis: int) -> Iterator[tuple[slice, np.ndarray]]
     step = max(1, length * BUFFER // weights.nbytes)
     for start in range(0, length, step):
         part = slice(start, min(start + step, length))
-        yield part, weights[(*(slice(None),) * axis, part)].copy()
+        yield part, weights[(*(slice(None),) * axis, part)].copy(order="K")
+
+
+def inner_product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Multiply x (M, K) by weight (K, N)."""
+    top = np.empty((x.shape[0], weight.shape[1]), np.float32)
+    for part, some in pieces(weight, axis=1):
+        np.matmul(x, some, out=top[:, part])
+    return top

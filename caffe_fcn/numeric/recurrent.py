@@ -24,7 +24,7 @@ def lstm_unit(c: np.ndarray, gates: np.ndarray, cont: np.ndarray) -> tuple[np.nd
 def lstm(
     x: np.ndarray, cont: np.ndarray, w_hidden: np.ndarray, h: np.ndarray, c: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """From what the input adds to the gates, (T, N, 4 D), and h and c (N, D): hidden (T, N, D), last cell (N, D)."""
+    """From what the input adds to the gates, (T, N, 4 D), and h, c (N, D): hidden (T, N, D), last cell."""
     steps = np.empty((*x.shape[:2], h.shape[-1]), np.float32)
     for t, reset in enumerate(cont):
         c, h = lstm_unit(c, x[t] + (reset[:, None] * h) @ w_hidden.T, reset)

@@ -1,4 +1,4 @@
-"""What a net is, layer by layer: shapes and their formulas, cost, place in the image, and why it is cut where.
+"""What a net is, layer by layer: shapes and formulas, cost, place in the image, and why it is cut where.
 
 Nothing is computed but sizes: a trace needs neither weights nor memory. `caffe_fcn.report` renders it.
 

@@ -37,7 +37,9 @@ def through(
     taken to work pixel by pixel. None where elements have no place in the image any more (InnerProduct).
     """
     known = [
-        (f, s) for i, (f, s) in enumerate(zip(bottoms, shapes, strict=True)) if f and i not in layer.shape_only
+        (f, s)
+        for i, (f, s) in enumerate(zip(bottoms, shapes, strict=True))
+        if f and i not in layer.shape_only
     ]
     if not known:
         return None
@@ -51,7 +53,9 @@ def through(
     windows = windows or [Window(1)] * len(field.axes)
     if len(windows) != len(field.axes):
         return None
-    axes = [_step(a, w, m) for a, w, m in zip(field.axes, windows, maps or [None] * len(windows), strict=True)]
+    axes = [
+        _step(a, w, m) for a, w, m in zip(field.axes, windows, maps or [None] * len(windows), strict=True)
+    ]
     placed = [axis for axis in axes if axis is not None]
     return Field(field.origin, placed, (*field.path, index)) if len(placed) == len(axes) else None
 

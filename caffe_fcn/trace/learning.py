@@ -44,7 +44,7 @@ def learn(walked: Walk, given: bool) -> list[Learning]:
 
 
 def state(rates: list[float]) -> str:
-    """"learned", "frozen", "partly", or "" without parameters."""
+    """ "learned", "frozen", "partly", or "" without parameters."""
     if not rates:
         return ""
     return "learned" if all(rates) else "partly" if any(rates) else "frozen"
@@ -52,7 +52,9 @@ def state(rates: list[float]) -> str:
 
 def missing(net: Net, given: bool) -> list[str]:
     """A line for the layers that the weights leave empty, and that no bilinear kernel fills."""
-    names = [n for n in surgery.unfilled(net) if net.layer_dict[n].param.type != "Deconvolution"] if given else []
+    names = (
+        [n for n in surgery.unfilled(net) if net.layer_dict[n].param.type != "Deconvolution"] if given else []
+    )
     if not names:
         return []
     return [f"the weights hold nothing for {', '.join(names)}: a conversion needs --init-missing"]

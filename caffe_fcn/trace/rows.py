@@ -87,7 +87,9 @@ def odd(walked: Walk, found: dict[int, Crop]) -> list[str]:
         if not crop.right:
             given = ", ".join(str(c.given) for c in crop.cuts)
             right = ", ".join(str(c.derived) for c in crop.cuts)
-            told.append(f"{crop.layer}: the offset is {given}; the coordinates of its bottoms ask for {right}")
+            told.append(
+                f"{crop.layer}: the offset is {given}; the coordinates of its bottoms ask for {right}"
+            )
     for i, layer in enumerate(walked.net.layers):
         if i not in found and layer.coord_map() is not None and (apart := _apart(walked, i)):
             told.append(f"{layer.name}: {apart}")

@@ -33,7 +33,9 @@ def smallest(walked: Walk) -> Smallest | None:
     span = min(lcm(*walked.pixels_apart()), SPAN)  # after the largest stride, sizes repeat what they do
     sizes, tried, failing = {}, {}, {}
     for name, size in present.items():
-        least, tried[name], failing[name] = _least(lambda n, name=name: works({**present, name: n}), size, span)
+        least, tried[name], failing[name] = _least(
+            lambda n, name=name: works({**present, name: n}), size, span
+        )
         sizes[name] = least
     return Smallest(sizes, tried, failing) if present and works(sizes) else None
 

@@ -47,9 +47,7 @@ def walk(net: Net, input_shape: Mapping[str, Sequence[int]]) -> Walk:
     given = _input_shapes(net, input_shape)
     net.infer(given)  # what does not fit is told with numbers
     inputs, tops, fixed = _infer(net, given)
-    symbols = {
-        str(n): n.hint for shape in inputs.values() for n in shape if isinstance(n, Extent)
-    }
+    symbols = {str(n): n.hint for shape in inputs.values() for n in shape if isinstance(n, Extent)}
     known: dict[int, Shape] = {}
     bottoms: list[list[Shape]] = []
     for ids, reads, shapes in zip(net.top_ids, net.bottom_ids, tops, strict=True):
@@ -74,14 +72,20 @@ def _input_shapes(net: Net, given: Mapping[str, Sequence[int]]) -> dict[str, Sha
             raise CaffeError(known, nearest(name, net.inputs))
         old, new = shapes[name], tuple(int(n) for n in shape)
         if len(old) != len(new):
-            raise CaffeError(f"{net.path}: input '{name}' has {len(old)} axes {old}, the shape given {len(new)}: {new}")
+            raise CaffeError(
+                f"{net.path}: input '{name}' has {len(old)} axes {old}, the shape given {len(new)}: {new}"
+            )
         if old[1:2] != new[1:2]:
-            raise CaffeError(f"{net.path}: input '{name}' has {old[1]} channels, the shape given {new[1]}: {new}")
+            raise CaffeError(
+                f"{net.path}: input '{name}' has {old[1]} channels, the shape given {new[1]}: {new}"
+            )
         shapes[name] = new
     return shapes
 
 
-def _infer(net: Net, given: Mapping[str, Shape]) -> tuple[dict[str, Shape], list[list[Shape]], dict[str, str]]:
+def _infer(
+    net: Net, given: Mapping[str, Shape]
+) -> tuple[dict[str, Shape], list[list[Shape]], dict[str, str]]:
     """The inputs with symbols, the tops of every layer, and what had to be fixed for which layer."""
     fixed: dict[str, str] = {}
     while True:
@@ -116,7 +120,9 @@ def _symbolic(given: Mapping[str, Shape], fixed: Mapping[str, str]) -> dict[str,
             sizes.append(spatial)
         number = sizes.index(spatial) + 1 if axes else 0
         symbols = [axis if number == 1 else f"{axis}{number}" for axis in axes]
-        open_ = [n if s in fixed else Extent.symbol(s, int(n)) for s, n in zip(symbols, spatial, strict=False)]
+        open_ = [
+            n if s in fixed else Extent.symbol(s, int(n)) for s, n in zip(symbols, spatial, strict=False)
+        ]
         result[name] = (*shape[:2], *open_) if axes else shape
     return result
 

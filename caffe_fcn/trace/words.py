@@ -107,7 +107,10 @@ class _Case:
                 step = self._step(i, after)
                 last = found[-1][1] if found else None
                 if last and (last.windows, last.change) == (step.windows, step.change):
-                    found[-1] = (found[-1][0], Step(last.layers + step.layers, step.windows, step.change, after))
+                    found[-1] = (
+                        found[-1][0],
+                        Step(last.layers + step.layers, step.windows, step.change, after),
+                    )
                 else:
                     found.append((i, step))
             before = after
@@ -151,7 +154,9 @@ class _Case:
             f"{apart}: it begins {sum_} = {self.cut.derived} {self.cut.name} too early"
         )
         right = self.cut.derived == self.cut.given
-        return [told + (", which is the offset." if right else f". But the offset given is {self.cut.given}.")]
+        return [
+            told + (", which is the offset." if right else f". But the offset given is {self.cut.given}.")
+        ]
 
     def _cut(self) -> str:
         given = self.cut.given
@@ -162,7 +167,9 @@ class _Case:
         told = f"So {given} are cut in front and {_range(least - given, most - given)} behind"
         if least != most:
             told += f" ({here} at {self.symbol} = {self.walked.symbols[self.symbol]})"
-        half = f"; of the least to spare, {least}, that is half on each side" if least == 2 * given > 0 else ""
+        half = (
+            f"; of the least to spare, {least}, that is half on each side" if least == 2 * given > 0 else ""
+        )
         return f"{told}{half}."
 
 
@@ -179,7 +186,9 @@ def _pad(case: _Case, others: list[_Case]) -> Why | None:
     made = [(i, case.walked.tops[i][0][case.cut.axis]) for i in case.path if i >= index]
     less = 2 * (window.pad - plain)
     names, rows, symbol = case.walked.net.layer_names, case.cut.name, case.symbol
-    needs = [(bisect_left(range(1 << 14), True, key=lambda n, s=s: case.at(s, n - less) > 0), i) for i, s in made]
+    needs = [
+        (bisect_left(range(1 << 14), True, key=lambda n, s=s: case.at(s, n - less) > 0), i) for i, s in made
+    ]
     most, layer = max(needs, key=lambda need: need[0])
     short = _range(*sorted(max(0, less - spare) for spare in case.spare))
     keeps = ", which keeps the size," if window.stride == 1 and window.reach % 2 else ""
@@ -187,7 +196,9 @@ def _pad(case: _Case, others: list[_Case]) -> Why | None:
         f"With pad {plain}{keeps} {names[layer]} would leave nothing of an image of fewer than {most} {rows}, "
         f"and {case.crop.data} would be {short} {rows} short of {case.crop.reference}: no offset makes up for that.",
     ]
-    least = bisect_left(range(plain, window.pad), True, key=lambda p: _serves(case, others, made, window.pad - p))
+    least = bisect_left(
+        range(plain, window.pad), True, key=lambda p: _serves(case, others, made, window.pad - p)
+    )
     least += plain
     if least < window.pad:
         offset = case.cut.given - (window.pad - least)

@@ -1,0 +1,41 @@
+"""Show what a net is, layer by layer: shapes and their formulas, weights, cost, place in the image, Crops.
+
+    caffe-fcn trace deploy.prototxt
+    caffe-fcn trace deploy.prototxt --input-shape data:1,3,334,500 --weights fcn8s.caffemodel
+    caffe-fcn trace train_val.prototxt --phase train --format markdown
+
+Sizes only: no weights are needed, and nothing is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from caffe_fcn.cli import input_shapes
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prototxt", metavar="PROTOTXT")
+    parser.add_argument(
+        "--input-shape", action="append", metavar="BLOB:N,C,H,W", help="trace at this size (repeatable)"
+    )
+    parser.add_argument("--weights", metavar="FILE", help=".caffemodel or .caffemodel.h5: say what it fills")
+    parser.add_argument(
+        "--format", choices=("text", "markdown", "csv", "json"), default="text", help="default text"
+    )
+    parser.add_argument(
+        "--json", action="store_const", const="json", dest="format", help="the same as --format json"
+    )
+    parser.add_argument("--phase", choices=("train", "test"), default="test", help="default %(default)s")
+    parser.add_argument("--splits", action="store_true", help="show the Splits that Caffe puts in")
+
+
+def run(args: argparse.Namespace) -> None:
+    from caffe_fcn.net import TEST, TRAIN, Net
+    from caffe_fcn.report import render
+    from caffe_fcn.trace import trace
+
+    net = Net(args.prototxt, TRAIN if args.phase == "train" else TEST)
+    found = trace(net, input_shapes(args.input_shape), weights=args.weights, splits=args.splits)
+    sys.stdout.write(render(found, args.format))

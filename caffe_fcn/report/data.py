@@ -1,0 +1,47 @@
+"""Traces for programs: CSV with a line for each layer, and JSON with everything."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+from caffe_fcn.geometry import Window
+from caffe_fcn.report.tables import by, fraction
+from caffe_fcn.symbols import Shape, hint
+from caffe_fcn.trace import Row, Trace
+
+
+def to_json(trace: Trace) -> str:
+    """`Trace.to_dict`, indented."""
+    return json.dumps(trace.to_dict(), indent=2, ensure_ascii=False)
+
+
+def to_csv(trace: Trace) -> str:
+    """One line a layer, with a header. Sizes in elements or bytes, places in pixels of the image."""
+    out = io.StringIO()
+    rows = [_fields(row) for row in trace.rows]
+    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _fields(row: Row) -> dict[str, object]:
+    return {
+        "index": row.index, "name": row.name, "type": row.type, "bottoms": " ".join(row.bottoms),
+        "tops": " ".join(row.tops), "in_place": int(row.in_place),
+        **{part: by(getattr(w, part) for w in row.windows) for part in Window._fields},
+        "group": row.group if row.windows else "",
+        "output": _shapes(row.shapes), "output_formula": " ".join(" x ".join(map(str, s)) for s in row.shapes),
+        "parameters": row.parameters, "parameter_bytes": row.parameter_bytes,
+        "macs": hint(row.macs), "activation_bytes": hint(row.memory),
+        "receptive_field": by(fraction(a.size) for a in row.axes),
+        "image_stride": by(fraction(a.stride) for a in row.axes),
+        "image_offset": by(fraction(a.offset) for a in row.axes),
+        "lr_mult": " ".join(f"{r:g}" for r in row.lr_mult), "learning": row.learning, "weights_from": row.source,
+    }  # fmt: skip
+
+
+def _shapes(shapes: list[Shape]) -> str:
+    return " ".join(by(hint(n) for n in shape) for shape in shapes)
