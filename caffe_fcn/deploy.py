@@ -70,13 +70,23 @@ def _role(pair: tuple[Any, Any]) -> str:
 
 
 def _layers_with_data(text: Prototxt) -> list[Pair] | None:
-    """The layers of the phase that a deploy net is cut from: TEST if it has data layers, else TRAIN."""
+    """The layers of the phase that a deploy net is cut from; None if the net is one as it stands.
+
+    That is TEST if it has data layers, and TRAIN if TEST has neither data layers nor what else to start from.
+    """
     for phase in (caffe_pb2.TEST, caffe_pb2.TRAIN):
         state = caffe_pb2.NetState(phase=phase, level=text.net.state.level, stage=text.net.state.stage)
         pairs = zip(text.net.layer, text.origins, strict=True)
         layers = [(param, origin) for param, origin in pairs if takes_part(param, state, origin)]
         if any(_role(pair) == "data" for pair in layers):
             return [(_without_rules(param), origin) for param, origin in layers]
+        made: set[str] = set()
+        for param, _ in layers:
+            if not made.issuperset(param.bottom):
+                break
+            made.update(param.top)
+        else:
+            return None
     return None
 
 

@@ -96,7 +96,7 @@ def test_only_what_is_needed_or_assigned_is_written():
     ("kind", "parameters", "text"),
     [
         ("Pooling", {"pool": P.Pooling.AVE, "stride": 2}, "pooling_param { pool: AVE stride: 2 }"),
-        ("Pooling", {"pool": "MAX", "global_pooling": True}, "pooling_param { pool: MAX global_pooling: true }"),
+        ("Pooling", {"pool": "MAX", "stride_h": 3}, "pooling_param { pool: MAX stride_h: 3 }"),
         ("Convolution", {"kernel_size": 3}, "convolution_param { kernel_size: 3 }"),
         ("Convolution", {"pad": np.array([3, 5])}, "convolution_param { pad: [3, 5] }"),
         ("Convolution", {"num_output": np.int64(4)}, "convolution_param { num_output: 4 }"),

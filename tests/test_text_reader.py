@@ -189,6 +189,7 @@ def test_parse_clears_what_was_there() -> None:
         ("input_dim: x", "1:12", "takes an integer"),
         ("input_dim: '1'", "1:12", "takes an integer"),
         ("layer { crop_param { offset: -1 } }", "1:30", "takes an integer from 0 to 4294967295, got '-1'"),
+        ("layer { loss_weight: 0x10000000000000000 }", "1:22", "'loss_weight' takes a number, got '0x1"),
         ("layer { loss_weight: x }", "1:22", "'loss_weight' takes a number, got 'x'"),
         ("layer { propagate_down: yes }", "1:25", "'propagate_down' takes true or false, got 'yes'"),
         ("layer { propagate_down: 2 }", "1:25", "'propagate_down' takes true or false, got '2'"),

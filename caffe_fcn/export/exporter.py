@@ -153,7 +153,7 @@ class _Walk:
         wanted = [net.blob_names.index(name) for name in outputs]
         blobs = [*wanted, *(t for t in self.current if t not in wanted)]
         for t in blobs:
-            value, blob = self.current[t], net.blob_names[t]
+            value, blob = self.current[t], net.blob_names[t] or "unnamed"  # to ONNX "" is no name
             if value.name in made and value.name not in names:
                 names[value.name] = Builder.fresh(blob, taken)
                 taken.add(names[value.name])

@@ -149,11 +149,11 @@ def _float32(value: float) -> str:
 
 def _quoted(value: str | bytes) -> str:
     if isinstance(value, bytes):
-        characters = [chr(byte) if byte < 127 else f"\\{byte:03o}" for byte in value]
+        characters = [chr(byte) if byte < 128 else f"\\{byte:03o}" for byte in value]
     else:
         characters = list(value)
     return '"' + "".join(_ESCAPES.get(c, c) for c in characters) + '"'
 
 
-_ESCAPES = {chr(code): f"\\{code:03o}" for code in (*range(32), 127)}
+_ESCAPES = {chr(code): f"\\{code:03o}" for code in range(32)}
 _ESCAPES |= {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "\\": "\\\\"}

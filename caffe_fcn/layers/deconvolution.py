@@ -30,7 +30,7 @@ class Deconvolution(_Filter):
         size, (_, stride, pad, _) = window.span(count), window
         self.check(
             size > 0,
-            f"its top would have a size of {stride} * ({count} - 1) + {window.reach} - 2 * pad {pad} = {size}",
+            f"its top would have a size {stride} * ({count} - 1) + {window.reach} - 2 * pad {pad} = {size}",
             "give a larger input, or pad less",
         )
         return size

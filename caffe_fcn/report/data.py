@@ -7,9 +7,10 @@ import io
 import json
 
 from caffe_fcn.geometry import Window
-from caffe_fcn.report.tables import by, fraction
+from caffe_fcn.report.tables import by
 from caffe_fcn.symbols import Shape, hint
 from caffe_fcn.trace import Row, Trace
+from caffe_fcn.trace.sizes import pixels
 
 
 def to_json(trace: Trace) -> str:
@@ -36,9 +37,9 @@ def _fields(row: Row) -> dict[str, object]:
         "output": _shapes(row.shapes), "output_formula": " ".join(" x ".join(map(str, s)) for s in row.shapes),
         "parameters": row.parameters, "parameter_bytes": row.parameter_bytes,
         "macs": hint(row.macs), "activation_bytes": hint(row.memory),
-        "receptive_field": by(fraction(a.size) for a in row.axes),
-        "image_stride": by(fraction(a.stride) for a in row.axes),
-        "image_offset": by(fraction(a.offset) for a in row.axes),
+        "receptive_field": by(pixels(a.size) for a in row.axes),
+        "image_stride": by(pixels(a.stride) for a in row.axes),
+        "image_offset": by(pixels(a.offset) for a in row.axes),
         "lr_mult": " ".join(f"{r:g}" for r in row.lr_mult), "learning": row.learning, "weights_from": row.source,
     }  # fmt: skip
 

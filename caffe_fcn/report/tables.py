@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from caffe_fcn.geometry import Window
-from caffe_fcn.symbols import Extent, Shape, Size, hint, same
+from caffe_fcn.symbols import Extent, Shape, hint, same
 from caffe_fcn.trace import Crop, Row, Smallest, Step, Trace
+from caffe_fcn.trace.sizes import pixels
 from caffe_fcn.units import bytes_text, count_text
 
 
@@ -56,8 +56,8 @@ def costs(trace: Trace) -> Table:
             f"{row.parameters:,}" if row.parameters else "", bytes_text(row.parameter_bytes) if row.parameters else "",
             row.learning, row.source,
             count_text(hint(row.macs)) if hint(row.macs) else "", bytes_text(hint(row.memory)) if hint(row.memory) else "",
-            by(fraction(a.size) for a in row.axes), by(fraction(a.stride) for a in row.axes),
-            by(fraction(a.offset) for a in row.axes),
+            by(pixels(a.size) for a in row.axes), by(pixels(a.stride) for a in row.axes),
+            by(pixels(a.offset) for a in row.axes),
         ]
         for row in trace.rows
     ]  # fmt: skip
@@ -157,14 +157,6 @@ def by(values: Iterable[object], alike: bool = True) -> str:
     """'3x5'; if `alike`, '3' for values that are all 3."""
     found = [str(v) for v in values]
     return found[0] if alike and len(set(found)) == 1 else "x".join(found)
-
-
-def fraction(value: Fraction | None) -> str:
-    """-92.5, 1/3, or - for none."""
-    if value is None:
-        return "-"
-    exact = value.denominator in (1, 2, 4, 8)
-    return f"{float(value):g}" if exact and value.denominator > 1 else str(value)
 
 
 def _numbers(shape: Shape) -> str:

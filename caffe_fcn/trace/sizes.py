@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from math import lcm
+from typing import Any
+
+import numpy as np
 
 from caffe_fcn.symbols import Extent, Shape, Size, Symbol, fixed, hint
 
@@ -21,6 +25,19 @@ def numbers(shape: Shape) -> tuple[int, ...]:
 def number(size: Size, **values: int) -> int:
     """The size with the symbols' values put in; SizeNeeded if one is missing."""
     return fixed(size.at(values) if isinstance(size, Extent) else size)
+
+
+def over(size: Size, symbol: str, values: np.ndarray) -> np.ndarray:
+    """The size at each of the symbol's values; it may have no other symbol."""
+    arrays: Any = {symbol: values}  # `at` needs no more than + * //, which arrays have
+    return np.broadcast_to(size.at(arrays) if isinstance(size, Extent) else size, values.shape)
+
+
+def pixels(value: Fraction | None) -> str:
+    """-92.5, 1/3, or - for none."""
+    if value is None:
+        return "-"
+    return f"{float(value):g}" if value.denominator in (2, 4, 8) else str(value)
 
 
 def period(size: Size) -> int:
