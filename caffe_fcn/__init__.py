@@ -21,14 +21,13 @@ _LAZY = {  # public name -> where it lives
     "Net": "caffe_fcn.net",
     "Blob": "caffe_fcn.net",
     "NetSpec": "caffe_fcn.net_spec",
-    "layers": "caffe_fcn.net_spec",
     "params": "caffe_fcn.net_spec",
     "convert": "caffe_fcn.conversion",
     "trace": "caffe_fcn.trace",
     "verify": "caffe_fcn.verification",
     "Session": "caffe_fcn.runtime",
 }
-_MODULES = ("coords", "surgery", "models", "runtime", "segment")
+_MODULES = ("coords", "layers", "surgery", "models", "runtime", "segment")
 
 __all__ = ["TEST", "TRAIN", "CaffeError", "CaffeWarning", "__version__", *_LAZY, *_MODULES]
 

@@ -1,4 +1,4 @@
-"""`python -m caffe_fcn COMMAND ...`"""
+"""`python -m caffe_fcn COMMAND ...` is `caffe-fcn COMMAND ...`."""
 
 import sys
 

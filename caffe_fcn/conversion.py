@@ -97,18 +97,28 @@ def load(cut: Deploy, caffemodel: PathLike | None, shapes: Mapping[str, Sequence
             net.copy_from(caffemodel)
     for name, shape in shapes.items():
         if name not in net.inputs:
-            raise CaffeError(f"{net.path}: no input '{name}'; the inputs are {', '.join(net.inputs)}",
-                             nearest(name, net.inputs))
+            raise CaffeError(
+                f"{net.path}: no input '{name}'; the inputs are {', '.join(net.inputs)}",
+                nearest(name, net.inputs),
+            )
         want, have = net.blobs[name].shape, tuple(shape)
         if len(want) == len(have) == 4 and want[1] != have[1]:
-            raise CaffeError(f"{net.path}: input '{name}' has {want[1]} channels, --input-shape gives {have[1]}: {have}")
+            raise CaffeError(
+                f"{net.path}: input '{name}' has {want[1]} channels, --input-shape gives {have[1]}: {have}"
+            )
         net.blobs[name].reshape(*shape)
     net.reshape()
     return net
 
 
 def _export(
-    net: Net, cut: Deploy, caffemodel: PathLike | None, out: PathLike, o: Options, filled: list[str], progress: Any
+    net: Net,
+    cut: Deploy,
+    caffemodel: PathLike | None,
+    out: PathLike,
+    o: Options,
+    filled: list[str],
+    progress: Any,
 ) -> Result:
     from caffe_fcn.export import passes
     from caffe_fcn.export.exporter import export
@@ -123,7 +133,9 @@ def _export(
     total = sum(array.nbytes for array in graph.constants.values())
     with _staged(out) as path:
         with progress(f"writing {Path(out).name}", total) if progress else _silent() as step:
-            size = write(graph, path, opset=o.opset, ir_version=o.ir_version, external=o.external_data, progress=step)
+            size = write(
+                graph, path, opset=o.opset, ir_version=o.ir_version, external=o.external_data, progress=step
+            )
         report = None
         if o.verify:
             from caffe_fcn.verification import verify
@@ -142,7 +154,9 @@ def _pixels(cut: Deploy, o: Options) -> Any:
     from caffe_fcn.export.finish import IMAGENET_MEAN, Pixels
 
     told = cut.transform
-    mean = o.mean if o.mean is not None else list(told.mean_value) if told and told.mean_value else IMAGENET_MEAN
+    mean = (
+        o.mean if o.mean is not None else list(told.mean_value) if told and told.mean_value else IMAGENET_MEAN
+    )
     return Pixels(mean, o.scale if o.scale is not None else told.scale if told else 1.0)
 
 
@@ -173,7 +187,7 @@ def _refuse_target(out: PathLike) -> None:
 
 @contextmanager
 def _staged(out: PathLike) -> Iterator[Path]:
-    """A path of the same name in a temporary folder beside `out`; what stands in it moves when the block ends.
+    """A path of the same name in a temporary folder beside `out`; what is in it moves when the block ends.
 
     If the block raises VerifyError the file moves too, under `out` + ".rejected".
     """

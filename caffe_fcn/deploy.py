@@ -44,7 +44,9 @@ def to_deploy(text: Prototxt, shapes: Mapping[str, Sequence[int]] | None = None)
     kept = [pair for pair in layers if _role(pair) == "op" and pair[0].type != "Silence"]
     data = {top: pair for pair in layers if _role(pair) == "data" for top in pair[0].top}
     learned = _learned(layers)
-    judged = [b for p, _ in layers if _role((p, None)) in ("loss", "metric") for b in p.bottom if b in learned]
+    judged = [
+        b for p, _ in layers if _role((p, None)) in ("loss", "metric") for b in p.bottom if b in learned
+    ]
     read = {b for p, _ in kept for b in p.bottom if b not in p.top}
     outputs = [b for b in dict.fromkeys([*_loose(kept), *judged]) if b in learned and b not in read]
     kept = _on_the_way(kept, outputs)
@@ -134,7 +136,9 @@ def _input(top: str, pair: Pair, shapes: Mapping[str, Sequence[int]]) -> Pair:
     shape = shapes.get(top) or data_shape(param, list(param.top).index(top))
     if shape is None:
         problem = f"does not tell the shape of '{top}'"
-        raise LayerError(str(origin), param.name, param.type, problem, f"give it: --input-shape {top}:1,3,HEIGHT,WIDTH")
+        raise LayerError(
+            str(origin), param.name, param.type, problem, f"give it: --input-shape {top}:1,3,HEIGHT,WIDTH"
+        )
     layer = caffe_pb2.LayerParameter(name=top, type="Input", top=[top])
     layer.input_param.shape.add(dim=shape)
     return layer, origin

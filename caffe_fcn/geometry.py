@@ -16,7 +16,7 @@ from caffe_fcn.symbols import Size, fixed
 
 
 def ceil_div(a: Size, b: int) -> Size:
-    """a / b rounded up."""
+    """A / b rounded up."""
     return (a + b - 1) // b
 
 
@@ -30,10 +30,10 @@ class Window(NamedTuple):
 
     @property
     def reach(self) -> int:
-        """Elements from the first to the last that one window reads (kernel_extent in base_conv_layer.cpp)."""
+        """Elements from a window's first to its last (kernel_extent in base_conv_layer.cpp)."""
         return self.dilation * (self.kernel - 1) + 1
 
-    def count(self, size: Size) -> Size:
+    def count(self, size: Size) -> Size:  # type: ignore[override]
         """How many windows fit (conv_layer.cpp)."""
         return (size + 2 * self.pad - self.reach) // self.stride + 1
 
@@ -74,7 +74,7 @@ class PoolAxis(NamedTuple):
         if self.end < self.kernel:  # the last window then starts before the input ends, whatever the size
             return 0
         size = fixed(self.size)
-        return max(0, self.out - ceil_div(size + self.pad, self.stride))
+        return max(0, fixed(self.out) - fixed(ceil_div(size + self.pad, self.stride)))
 
     @property
     def fit(self) -> int:

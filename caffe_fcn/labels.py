@@ -16,35 +16,38 @@ class LabelSet(NamedTuple):
 VOC = LabelSet(
     "PASCAL VOC",
     (
-        "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-        "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+        "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat",
+        "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant",
+        "sheep", "sofa", "train", "tvmonitor",
     ),
 )  # fmt: skip
 CONTEXT = LabelSet(
     "PASCAL-Context 59",
     (
-        *VOC.classes, "bag", "bed", "bench", "book", "building", "cabinet", "ceiling", "clothes", "computer", "cup",
-        "door", "fence", "floor", "flower", "food", "grass", "ground", "keyboard", "light", "mountain", "mouse",
-        "curtain", "platform", "sign", "plate", "road", "rock", "shelves", "sidewalk", "sky", "snow", "bedcloth",
-        "track", "tree", "truck", "wall", "water", "window", "wood",
+        *VOC.classes, "bag", "bed", "bench", "book", "building", "cabinet", "ceiling", "clothes",
+        "computer", "cup", "door", "fence", "floor", "flower", "food", "grass", "ground",
+        "keyboard", "light", "mountain", "mouse", "curtain", "platform", "sign", "plate", "road",
+        "rock", "shelves", "sidewalk", "sky", "snow", "bedcloth", "track", "tree", "truck", "wall",
+        "water", "window", "wood",
     ),
 )  # fmt: skip
 NYUD = LabelSet(
     "NYUDv2 40",
     (
-        "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
-        "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes",
-        "ceiling", "books", "refridgerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard",
-        "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture",
-        "otherprop",
+        "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf",
+        "picture", "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror",
+        "floor mat", "clothes", "ceiling", "books", "refridgerator", "television", "paper", "towel",
+        "shower curtain", "box", "whiteboard", "person", "night stand", "toilet", "sink", "lamp",
+        "bathtub", "bag", "otherstructure", "otherfurniture", "otherprop",
     ),
 )  # fmt: skip
 SIFTFLOW = LabelSet(
     "SIFT Flow 33",
     (
-        "awning", "balcony", "bird", "boat", "bridge", "building", "bus", "car", "cow", "crosswalk", "desert", "door",
-        "fence", "field", "grass", "moon", "mountain", "person", "plant", "pole", "river", "road", "rock", "sand",
-        "sea", "sidewalk", "sign", "sky", "staircase", "streetlight", "sun", "tree", "window",
+        "awning", "balcony", "bird", "boat", "bridge", "building", "bus", "car", "cow", "crosswalk",
+        "desert", "door", "fence", "field", "grass", "moon", "mountain", "person", "plant", "pole",
+        "river", "road", "rock", "sand", "sea", "sidewalk", "sign", "sky", "staircase",
+        "streetlight", "sun", "tree", "window",
     ),
 )  # fmt: skip
 GEOMETRIC = LabelSet("SIFT Flow geometric 3", ("sky", "horizontal", "vertical"))

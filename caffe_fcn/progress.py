@@ -8,7 +8,7 @@ from types import TracebackType
 
 
 class Progress:
-    """`with Progress("writing", total) as step: step(n)`; silent where stderr is no terminal, or if `quiet`."""
+    """`with Progress("writing", total) as step: step(n)`; silent if `quiet` or without a terminal."""
 
     def __init__(self, what: str, total: int, unit: str = "", quiet: bool = False) -> None:
         self.what, self.total, self.unit = what, max(total, 1), unit

@@ -1,4 +1,4 @@
-"""onnxruntime sessions on the device asked for, never a silent fall-back. The only importer of onnxruntime."""
+"""Sessions of onnxruntime on the device asked for, never a silent fall-back. Its only importer."""
 
 from __future__ import annotations
 
@@ -65,10 +65,14 @@ class Session:
             providers.insert(0, ("CUDAExecutionProvider", cuda))
         try:
             return ort.InferenceSession(source, options, providers=providers)
-        except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen classes of its own, all from C++
-            raise CaffeError(f"{self.path}: onnxruntime {ort.__version__} does not accept it: {error}") from error
+        except Exception as error:
+            raise CaffeError(
+                f"{self.path}: onnxruntime {ort.__version__} does not accept it: {error}"
+            ) from error
 
-    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(
+        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
         """One pass; arrays by name in, arrays by name out.
 
         Raises CaffeError for a missing or unknown input, or one of a shape that the model does not take.
@@ -78,7 +82,7 @@ class Session:
         names = list(outputs or self.outputs)
         try:
             values = self.session.run(names, {n: np.asarray(a, order="C") for n, a in inputs.items()})
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             raise CaffeError(f"{self.path}: onnxruntime failed: {error}") from error
         return dict(zip(names, values, strict=True))
 

@@ -62,8 +62,8 @@ class Labels:
 class Segmenter:
     """A converted model that labels pixels: call it with an RGB image.
 
-    Takes files with and without --preprocess, --softmax and --argmax; mean, channel order and classes are read
-    from the file's metadata.
+    Takes files with and without --preprocess, --softmax and --argmax; mean, channel order and classes are
+    read from the file's metadata.
 
     Raises:
         CaffeError: the model's input is not one image of three channels.
@@ -74,7 +74,9 @@ class Segmenter:
         self.session = Session(model, device, **options)
         if len(self.session.inputs) != 1:
             names = ", ".join(self.session.inputs)
-            raise CaffeError(f"{model}: takes {names}; `segment` gives one image", "run it with caffe_fcn.Session")
+            raise CaffeError(
+                f"{model}: takes {names}; `segment` gives one image", "run it with caffe_fcn.Session"
+            )
         ((self.input, info),) = self.session.inputs.items()
         self.pixels = info.type == "tensor(uint8)"
         channels = info.shape[3 if self.pixels else 1] if len(info.shape) == 4 else None
@@ -124,7 +126,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def images_in(paths: list[str]) -> list[Path]:
-    """The files named, and the images in the folders named. Raises CaffeError for a path that is not there."""
+    """The files named, and the images in the folders named. Raises CaffeError for a path that is none."""
     found: list[Path] = []
     for text in paths:
         path = Path(text)

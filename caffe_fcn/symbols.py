@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import total_ordering
-from typing import Any, NamedTuple, TypeAlias, Union
+from typing import Any, NamedTuple, TypeAlias
 
 from caffe_fcn.errors import CaffeError
 
 
-class SizeNeeded(CaffeError):
+class SizeNeeded(CaffeError):  # noqa: N818 - it is a question, answered by fixing the size
     """A number was needed where only a symbol stands."""
 
     def __init__(self, extent: Extent) -> None:
@@ -33,6 +33,15 @@ class Floor(NamedTuple):
     def key(self) -> tuple[Any, ...]:
         return (1, self.of.key, self.by)
 
+    def __eq__(self, other: object) -> bool:  # not by the hints: of a square image, H and W have the same
+        return isinstance(other, Floor) and self.key == other.key
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
 
 class Symbol(NamedTuple):
     """The extent of an input along one axis."""
@@ -45,7 +54,7 @@ class Symbol(NamedTuple):
         return (0, self.name)
 
 
-Atom: TypeAlias = Union[Symbol, Floor]
+Atom: TypeAlias = Symbol | Floor
 Monomial: TypeAlias = tuple[Atom, ...]
 
 
@@ -115,7 +124,7 @@ class Extent:
         return self - (self // by) * by
 
     def _exactly(self, by: Extent) -> Size:
-        """self / by where `by` is one product that divides every term."""
+        """Self / by where `by` is one product that divides every term."""
         if len(by.terms) == 1:
             ((product, factor),) = by.terms.items()
             terms = {}
@@ -205,7 +214,7 @@ class Extent:
     __repr__ = __str__
 
 
-Size: TypeAlias = Union[int, Extent]
+Size: TypeAlias = int | Extent
 Shape: TypeAlias = tuple[Size, ...]
 
 

@@ -41,7 +41,8 @@ class Report:
     def __str__(self) -> str:
         blob, difference = self.worst
         sizes = ", ".join(f"{n} {'x'.join(map(str, s))}" for n, s in self.inputs.items())
-        return f"{len(self.differences)} blobs compared at {sizes} on {self.device}: worst {difference:.1e} at '{blob}'"
+        worst = f"worst {difference:.1e} at '{blob}'"
+        return f"{len(self.differences)} blobs compared at {sizes} on {self.device}: {worst}"
 
 
 def verify(
@@ -75,7 +76,9 @@ def verify(
     got = session.run({n: feeds[n].astype(np.float32) for n in session.inputs})
     got.update(_inner(path, session, feeds, device))
     if expected is None:
-        net.forward(**{n: feeds[n] for n in net.inputs})
+        for name in net.inputs:
+            net.blobs[name].data[...] = feeds[name]
+        net.forward()
         expected = {name: blob.peek() for name, blob in net.blobs.items()}
     report = Report(session.device, {n: tuple(feeds[n].shape) for n in session.inputs}, tolerance)
     for name, value in got.items():
@@ -85,13 +88,15 @@ def verify(
     if not report.differences:
         raise VerifyError(f"{path}: none of its blobs is known to compare with: {', '.join(got)}")
     if not worst <= tolerance:
-        raise VerifyError(f"{path}: blob '{blob}' differs from the reference by {worst:.2e} of its largest value, "
-                          f"more than {tolerance:.0e}")
+        raise VerifyError(
+            f"{path}: blob '{blob}' differs from the reference by {worst:.2e} of its largest value, "
+            f"more than {tolerance:.0e}"
+        )
     return report
 
 
 def difference(value: np.ndarray, reference: np.ndarray) -> float:
-    """max|value - reference| / max|reference|; inf if the shapes differ, nan if one holds what the other doesn't."""
+    """max|value - reference| / max|reference|; inf if shapes differ, nan if only one is finite somewhere."""
     if value.shape != reference.shape:
         return float("inf")
     if value.size == 0 or np.array_equal(value, reference, equal_nan=True):
@@ -112,7 +117,11 @@ def random_inputs(net: Net, seed: int = 0) -> dict[str, np.ndarray]:
 def _set_shapes(net: Net, session: Session, shapes: Mapping[str, Sequence[int]]) -> None:
     """The net's inputs at the shapes asked for, else at a small image where the file leaves H and W open."""
     chosen = {n: tuple(s) for n, s in shapes.items()}
-    open_ = {n for n, i in session.inputs.items() if n not in chosen and len(i.shape) == 4 and isinstance(i.shape[2], str)}
+    open_ = {
+        n
+        for n, i in session.inputs.items()
+        if n not in chosen and len(i.shape) == 4 and isinstance(i.shape[2], str)
+    }
     for scale in range(8):
         sides = tuple(side + 32 * scale * (1 + scale) // 2 for side in SIDES)
         trial = {n: (1, net.blobs[n].shape[1], *sides) for n in open_}
@@ -129,7 +138,9 @@ def _set_shapes(net: Net, session: Session, shapes: Mapping[str, Sequence[int]])
     net.reshape()
 
 
-def _inner(path: Any, session: Session, feeds: Mapping[str, np.ndarray], device: Device) -> dict[str, np.ndarray]:
+def _inner(
+    path: Any, session: Session, feeds: Mapping[str, np.ndarray], device: Device
+) -> dict[str, np.ndarray]:
     from caffe_fcn.export.probe import write_probe
 
     folder = Path(path).resolve().parent
@@ -137,6 +148,10 @@ def _inner(path: Any, session: Session, feeds: Mapping[str, np.ndarray], device:
     os.close(handle)
     try:
         names = write_probe(path, probe)
-        return Session(probe, device).run({n: feeds[n].astype(np.float32) for n in session.inputs}, names) if names else {}
+        return (
+            Session(probe, device).run({n: feeds[n].astype(np.float32) for n in session.inputs}, names)
+            if names
+            else {}
+        )
     finally:
         Path(probe).unlink(missing_ok=True)

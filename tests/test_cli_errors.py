@@ -14,7 +14,9 @@ CONV = """
 layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
   convolution_param {{ num_output: 4 kernel_size: {kernel} }} }}
 """
-INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
+INPUT = (
+    'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
+)
 GOOD = INPUT + CONV.format(kernel=3)
 
 
@@ -25,7 +27,9 @@ def weights(path: Path, channels: int = 4) -> Path:
     return path
 
 
-def failing(capfd, tmp_path: Path, prototxt: str, *more: str, model: Path | None = None, out: str = "x.onnx") -> str:
+def failing(
+    capfd, tmp_path: Path, prototxt: str, *more: str, model: Path | None = None, out: str = "x.onnx"
+) -> str:
     """Convert, expect a refusal; returns the message."""
     text = tmp_path / "net.prototxt"
     text.write_text(prototxt)
@@ -45,7 +49,9 @@ def test_good_input_converts(tmp_path):
     text = tmp_path / "net.prototxt"
     text.write_text(GOOD)
     model = weights(tmp_path / "net.caffemodel")
-    assert call("convert", [str(text), str(model), str(tmp_path / "x.onnx"), "--quiet"], prog="convert-fcn") == 0
+    assert (
+        call("convert", [str(text), str(model), str(tmp_path / "x.onnx"), "--quiet"], prog="convert-fcn") == 0
+    )
     assert (tmp_path / "x.onnx").stat().st_size > 400
 
 
@@ -73,15 +79,26 @@ def test_missing_files(capfd, tmp_path):
         (GOOD + "layer {", ["net.prototxt:", "{"]),
         (GOOD.replace('"Convolution"', '"Convolutoin"'), ["net.prototxt:3", "Convolutoin", "Convolution"]),
         (GOOD.replace('bottom: "data"', 'bottom: "dada"'), ["net.prototxt:3", "dada", "data"]),
-        (GOOD + CONV.format(kernel=3).replace('"conv" type', '"conv2" type'), ["net.prototxt:6", "'conv'", "two layers"]),
+        (
+            GOOD + CONV.format(kernel=3).replace('"conv" type', '"conv2" type'),
+            ["net.prototxt:6", "'conv'", "two layers"],
+        ),
         (GOOD.replace("kernel_size: 3", "kernel_size: 9"), ["net.prototxt:3", "conv", "9", "8"]),
         (
             GOOD
-            + 'layer { name: "cut" type: "Crop" bottom: "conv" bottom: "data" top: "cut" crop_param { offset: 1 } }',
+            + 'layer { name: "cut" type: "Crop" bottom: "conv" bottom: "data" top: "cut" '
+            + "crop_param { offset: 1 } }",
             ["net.prototxt:5", "cut", "offset 1", "6"],
         ),
     ],
-    ids=["unclosed brace", "unknown type", "unknown bottom", "two tops", "too small without pad", "crop does not fit"],
+    ids=[
+        "unclosed brace",
+        "unknown type",
+        "unknown bottom",
+        "two tops",
+        "too small without pad",
+        "crop does not fit",
+    ],
 )
 def test_bad_prototxt(capfd, tmp_path, prototxt, says):
     message = failing(capfd, tmp_path, prototxt)
@@ -134,7 +151,9 @@ def test_unknown_output(capfd, tmp_path):
 
 
 def test_missing_layer(capfd, tmp_path):
-    more = GOOD + CONV.format(kernel=1).replace('"conv" type', '"conv2" type').replace('top: "conv"', 'top: "more"')
+    more = GOOD + CONV.format(kernel=1).replace('"conv" type', '"conv2" type').replace(
+        'top: "conv"', 'top: "more"'
+    )
     message = failing(capfd, tmp_path, more)
     assert "conv2" in message
     assert "--init-missing" in message

@@ -166,6 +166,13 @@ def test_crop_makes_the_layer():
     assert coord_map_from_to(n.score, n.data)[2].tolist() == [0]
 
 
+def test_crop_of_the_last_axis_only():
+    n = NetSpec()
+    n.data = L.Input(shape={"dim": [1, 1, 8, 8]})
+    n.rows = L.Convolution(n.data, num_output=8, kernel_size=3, pad=2, axis=2)
+    assert crop(n.rows, n.data).fn.params["crop_param"] == {"axis": 3, "offset": [1]}
+
+
 def test_crop_to_a_blob_of_the_same_coordinates():
     n = up_and_down()
     n.relu = L.ReLU(n.up)
@@ -176,6 +183,7 @@ def test_crop_to_a_blob_of_the_same_coordinates():
     ("spec", "problem"),
     [
         ({"pool": 3}, "scale mismatch on crop: a pixel of the one is 3/2 of the other's"),
+        ({"up": 4}, "scale mismatch on crop: a pixel of the one is 1/2 of the other's"),
         ({"up_pad": 10}, "cannot crop negative offset -9\n  pad the input"),
         ({"kernel": 4, "pad": 4}, "cannot crop noninteger offset 7/2"),
     ],

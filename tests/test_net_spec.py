@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
@@ -204,3 +207,15 @@ def test_a_deep_net_needs_no_deep_stack():
 
 def test_an_empty_net():
     assert NetSpec().to_proto() == caffe_pb2.NetParameter() == to_proto()
+
+
+@pytest.mark.parametrize("first", ["pass", "caffe_fcn.Net", "import caffe_fcn.net_spec"])
+def test_the_package_has_it_whatever_was_imported_first(first):
+    """`caffe_fcn.layers` is also the package of the layer classes."""
+    program = (
+        f"import caffe_fcn; {first}; from caffe_fcn import layers as L, params as P, NetSpec; "
+        "from caffe_fcn.layers import LAYERS; n = NetSpec(); n.data = L.Input(shape={'dim': [1]}); "
+        "n.pool = L.Pooling(n.data, pool=P.Pooling.MAX); print('Pooling' in LAYERS, len(n.to_proto().layer))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True 2\n", "")

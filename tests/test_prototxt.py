@@ -89,7 +89,7 @@ def test_unknown_fields_are_kept_and_named_once() -> None:
         """layer { name: "a" pooling_param { pool: MAX celi_mode: false foo [1, 2] }
         bottm: "x" box { size: 0x10 mode: CENTER w: -inf pair { a: 1.5 } pair { b: "s" 't' } e [] one: [7] } }
         layer { bottm: "y" bottm: "z" param { } param { lr_mult: 2 size: 3 } }
-        debug: 1"""
+        debug: [ ]"""
     )
     assert messages == [
         "net:1: unknown field 'celi_mode' in 'pooling_param'",
@@ -140,6 +140,12 @@ def test_writing_a_net_keeps_what_the_schema_lacks() -> None:
     assert again.net == read.net
     assert [origin.fields for origin in again.origins] == [origin.fields for origin in read.origins]
     assert "n: X\n" in prototxt.format(read)
+
+
+def test_an_unknown_field_before_the_open_bracket_is_no_hint() -> None:
+    with pytest.raises(PrototxtError) as caught:
+        read_net("net", text="layer { layer { } }\nlayer {\n")
+    assert "missing" not in str(caught.value)
 
 
 def test_many_unknown_fields_end_in_a_count() -> None:
@@ -288,6 +294,7 @@ def test_written_text_is_indented_and_plain() -> None:
         input_param={"shape": [{"dim": [1, 3, 500, 500]}]}, pooling_param={"pool": 1, "global_pooling": True}
     )
     net.layer.add(flatten_param={})
+    net.layer.add(slice_param={"slice_point": range(10_000_000, 10_000_004)})
     assert prototxt.format(net) == (
         'name: "a\\"b"\n'
         "layer {\n"
@@ -307,6 +314,14 @@ def test_written_text_is_indented_and_plain() -> None:
         "  input_param { shape { dim: 1 dim: 3 dim: 500 dim: 500 } }\n"
         "}\n"
         "layer { flatten_param {} }\n"
+        "layer {\n"
+        "  slice_param {\n"
+        "    slice_point: 10000000\n"
+        "    slice_point: 10000001\n"
+        "    slice_point: 10000002\n"
+        "    slice_point: 10000003\n"
+        "  }\n"
+        "}\n"
     )
 
 
@@ -317,6 +332,7 @@ def test_written_text_is_indented_and_plain() -> None:
         (0.9, "0.9"),
         (16777216, "16777216"),
         (1 / 3, "0.33333334"),
+        (1.03483834e09, "1.03483834e+09"),
         (1e6, "1e+06"),
         (-0.0, "-0"),
     ],

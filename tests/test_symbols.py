@@ -17,7 +17,10 @@ Sizes = dict[str, int]
 Formula = Callable[[Sizes], "int | Extent"]  # the same arithmetic on numbers and on symbols
 
 small = st.integers(-40, 40)
-sizes = st.fixed_dictionaries({"H": st.integers(0, 700), "W": st.integers(0, 700)})
+sizes = st.one_of(
+    st.fixed_dictionaries({"H": st.integers(0, 700), "W": st.integers(0, 700)}),
+    st.integers(0, 700).map(lambda n: {"H": n, "W": n}),  # a square image: H and W are still two symbols
+)
 
 
 def _leaf(name: str) -> Formula:
@@ -119,6 +122,12 @@ def test_distributive_forms_are_one() -> None:
     assert not same(h, 9)  # equal here, but not for every H
     assert not same(9, h)
     assert h == 9
+
+
+def test_floors_of_two_symbols_with_one_value_are_two() -> None:
+    h, w = Extent.symbol("H", 500), Extent.symbol("W", 500)
+    assert (h // 32 * (w // 32)).at({"H": 64, "W": 320}) == 20
+    assert str((h + 1) // 2 + (w + 1) // 2) == "ceil(H/2)+ceil(W/2)"
 
 
 def test_the_formula_of_fcn32s() -> None:

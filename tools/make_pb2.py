@@ -49,7 +49,13 @@ def compile_protos() -> list[descriptor_pb2.FileDescriptorProto]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "set"
         status = protoc.main(
-            ["protoc", f"-I{ROOT / 'proto'}", "--include_imports", f"--descriptor_set_out={out}", "forks.proto"]
+            [
+                "protoc",
+                f"-I{ROOT / 'proto'}",
+                "--include_imports",
+                f"--descriptor_set_out={out}",
+                "forks.proto",
+            ]
         )
         if status:
             sys.exit(status)

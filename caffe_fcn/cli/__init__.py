@@ -23,7 +23,7 @@ COMMANDS = {  # in the order of --help; a module is imported only when its comma
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`caffe-fcn COMMAND ...`"""
+    """Run `caffe-fcn COMMAND ...`; returns the exit code."""
     import caffe_fcn
 
     top = argparse.ArgumentParser(

@@ -29,22 +29,26 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT.onnx")
     what = parser.add_argument_group("what is exported")
     what.add_argument("--input-shape", action="append", metavar="BLOB:N,C,H,W", help="fix an input's shape")
-    what.add_argument("--output", action="append", default=[], metavar="BLOB", help="stop at this blob (repeatable)")
+    what.add_argument(
+        "--output", action="append", default=[], metavar="BLOB", help="stop at this blob (repeatable)"
+    )
     what.add_argument("--softmax", action="store_true", help="class probabilities in place of scores")
     what.add_argument("--argmax", action="store_true", help="a uint8 label map in place of scores")
     what.add_argument("--preprocess", action="store_true",
-                      help="take uint8 RGB pixels (N,H,W,3); BGR, mean and layout are done in the graph")  # fmt: skip
+                      help="take uint8 RGB pixels (N,H,W,3); the graph does BGR, mean and layout")  # fmt: skip
     what.add_argument("--fp16", action="store_true", help="half-precision weights and arithmetic")
     how = parser.add_argument_group("how")
-    how.add_argument("--init-missing", action="store_true", help="fill layers that the weights lack by their fillers")
+    how.add_argument(
+        "--init-missing", action="store_true", help="fill layers that the weights lack by their fillers"
+    )
     how.add_argument("--opset", type=int, default=Options.opset, help="17 to 20 (default %(default)s)")
     how.add_argument("--ir-version", type=int, default=Options.ir_version, help="default %(default)s")
     how.add_argument("--external-data", action="store_true", help="tensors into OUT.onnx.data, as above 2 GB")
     how.add_argument("--no-pass", action="append", default=[], metavar="NAME",
-                     help="leave out a rewrite of the graph (repeatable; `all`: the plain graph)")  # fmt: skip
+                     help="leave out a rewrite (repeatable; `all`: the plain graph)")  # fmt: skip
     how.add_argument("--list-passes", action=_ListPasses, nargs=0, help="list the rewrites, and stop")
-    how.add_argument("--mean", metavar="B,G,R|FILE", help="what --preprocess subtracts (default: the data layer's, "
-                     "else ImageNet's); a mean.binaryproto is averaged per channel")  # fmt: skip
+    how.add_argument("--mean", metavar="B,G,R|FILE", help="what --preprocess subtracts (default: the data "
+                     "layer's, else ImageNet's); a mean.binaryproto is averaged per channel")  # fmt: skip
     how.add_argument("--scale", type=float, help="what --preprocess multiplies (pixel - mean) by")
     how.add_argument("--verify", action=argparse.BooleanOptionalAction, default=True,
                      help="compare with the reference forward pass, blob by blob")  # fmt: skip
@@ -76,8 +80,8 @@ def _mean(text: str | None) -> list[float] | None:
 
 def run(args: argparse.Namespace) -> None:
     options = Options(
-        outputs=args.output, input_shapes=input_shapes(args.input_shape), softmax=args.softmax, argmax=args.argmax,
-        preprocess=args.preprocess, fp16=args.fp16, init_missing=args.init_missing, opset=args.opset,
+        outputs=args.output, input_shapes=input_shapes(args.input_shape), softmax=args.softmax,
+        argmax=args.argmax, preprocess=args.preprocess, fp16=args.fp16, init_missing=args.init_missing, opset=args.opset,
         ir_version=args.ir_version, external_data=args.external_data, verify=args.verify,
         skip_passes=args.no_pass, mean=_mean(args.mean), scale=args.scale,
     )  # fmt: skip

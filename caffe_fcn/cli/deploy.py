@@ -1,4 +1,4 @@
-"""Cut a train/val prototxt down to its deploy net: data layers become Inputs, labels, losses and metrics go."""
+"""Cut a train/val prototxt down to its deploy net: data layers become Inputs, labels and losses go."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from caffe_fcn.formats.prototxt import read_net
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN.prototxt")
     parser.add_argument("out", metavar="OUT.prototxt")
-    parser.add_argument("--input-shape", action="append", metavar="BLOB:N,C,H,W", help="where the file does not tell")
+    parser.add_argument(
+        "--input-shape", action="append", metavar="BLOB:N,C,H,W", help="where the file does not tell"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -10,7 +10,17 @@ from importlib import metadata
 from caffe_fcn.errors import CaffeError
 from caffe_fcn.runtime import Session, cuda_driver
 
-PACKAGES = ("caffe-fcn", "numpy", "protobuf", "onnx", "onnxruntime", "onnxruntime-gpu", "h5py", "pillow", "lmdb")
+PACKAGES = (
+    "caffe-fcn",
+    "numpy",
+    "protobuf",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "h5py",
+    "pillow",
+    "lmdb",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +32,12 @@ def run(args: argparse.Namespace) -> int:
     devices = {device: _starts(device) for device in ("cpu", "cuda")}
     advice = _advice(versions, devices)
     if args.json:
-        found = {"python": platform.python_version(), "packages": versions, "devices": devices, "advice": advice}
+        found = {
+            "python": platform.python_version(),
+            "packages": versions,
+            "devices": devices,
+            "advice": advice,
+        }
         print(json.dumps(found, indent=2))
         return 0
     print(f"python {platform.python_version()} on {platform.platform()}")

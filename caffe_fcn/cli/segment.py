@@ -23,7 +23,9 @@ from caffe_fcn.segment import Labels, Segmenter, images_in, read_image, save
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL.onnx")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
-    parser.add_argument("-o", "--out", default="out", metavar="DIR", help="where to write (default: %(default)s)")
+    parser.add_argument(
+        "-o", "--out", default="out", metavar="DIR", help="where to write (default: %(default)s)"
+    )
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto",
                         help="cuda fails where it does not start; auto takes it where it does")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print files and areas of the classes as JSON")

@@ -2,7 +2,7 @@
 
     caffe-fcn trace deploy.prototxt
     caffe-fcn trace deploy.prototxt --input-shape data:1,3,334,500 --weights fcn8s.caffemodel
-    caffe-fcn trace train_val.prototxt --phase train --format markdown
+    caffe-fcn trace val.prototxt --deploy --input-shape data:1,3,500,500 --format markdown
 
 Sizes only: no weights are needed, and nothing is run.
 """
@@ -28,14 +28,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_const", const="json", dest="format", help="the same as --format json"
     )
     parser.add_argument("--phase", choices=("train", "test"), default="test", help="default %(default)s")
+    parser.add_argument(
+        "--deploy", action="store_true", help="trace what is left of a train/val net to deploy"
+    )
     parser.add_argument("--splits", action="store_true", help="show the Splits that Caffe puts in")
 
 
 def run(args: argparse.Namespace) -> None:
+    from caffe_fcn.deploy import to_deploy
+    from caffe_fcn.formats.prototxt import read_net
     from caffe_fcn.net import TEST, TRAIN, Net
     from caffe_fcn.report import render
     from caffe_fcn.trace import trace
 
-    net = Net(args.prototxt, TRAIN if args.phase == "train" else TEST)
-    found = trace(net, input_shapes(args.input_shape), weights=args.weights, splits=args.splits)
+    shapes = input_shapes(args.input_shape)
+    text = read_net(args.prototxt)
+    if args.deploy:
+        text = to_deploy(text, shapes).text
+    net = Net(text, TRAIN if args.phase == "train" else TEST)
+    found = trace(net, shapes, weights=args.weights, splits=args.splits)
     sys.stdout.write(render(found, args.format))

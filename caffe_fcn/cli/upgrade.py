@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 
+from caffe_fcn.formats.binary_net import read_upgraded
 from caffe_fcn.formats.files import atomic_write
 from caffe_fcn.formats.prototxt import format as format_
 from caffe_fcn.formats.prototxt import read_net
-from caffe_fcn.formats.binary_net import read_upgraded
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     with open(args.source, "rb") as file:
         text = _is_text(file.read(4096))
-    data = format_(read_net(args.source).net).encode() if text else read_upgraded(args.source).SerializeToString()
+    data = (
+        format_(read_net(args.source).net).encode()
+        if text
+        else read_upgraded(args.source).SerializeToString()
+    )
     with atomic_write(args.out) as out:
         out.write(data)
     if not args.quiet:

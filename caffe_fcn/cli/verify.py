@@ -17,8 +17,8 @@ from caffe_fcn import surgery
 from caffe_fcn.cli import input_shapes
 from caffe_fcn.conversion import load
 from caffe_fcn.deploy import to_deploy
-from caffe_fcn.formats.prototxt import read_net
 from caffe_fcn.formats.arrays import read_arrays
+from caffe_fcn.formats.prototxt import read_net
 from caffe_fcn.verification import TOLERANCE, verify
 
 
@@ -36,7 +36,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     shapes = input_shapes(args.input_shape)
-    net = load(to_deploy(read_net(args.prototxt), shapes), None if args.caffemodel == "-" else args.caffemodel, shapes)
+    net = load(
+        to_deploy(read_net(args.prototxt), shapes),
+        None if args.caffemodel == "-" else args.caffemodel,
+        shapes,
+    )
     if args.caffemodel != "-":
         surgery.fill_missing(net)
     values = expected = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,14 @@ from caffe_fcn.units import bytes_text, count_text
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help=".caffemodel or .caffemodel.h5")
-    parser.add_argument("--stats", action="store_true", help="min, max, mean, standard deviation, share of zeros")
+    parser.add_argument(
+        "--stats", action="store_true", help="min, max, mean, standard deviation, share of zeros"
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"layer": layer.name, "type": layer.type, "param": i, "shape": list(blob.data.shape),
          "dtype": str(blob.data.dtype), **(_stats(blob.data) if args.stats else {})}
         for layer in load(args.weights) for i, blob in enumerate(layer.blobs) if blob is not None

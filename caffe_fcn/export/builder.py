@@ -16,7 +16,15 @@ from caffe_fcn.symbols import Atom, Extent, Shape, Size, Symbol, fixed, hint
 
 __all__ = ["Builder", "Value"]
 
-ONNX_TYPES = {np.float32: 1, np.uint8: 2, np.int32: 6, np.int64: 7, np.bool_: 9, np.float16: 10, np.float64: 11}
+ONNX_TYPES = {
+    np.float32: 1,
+    np.uint8: 2,
+    np.int32: 6,
+    np.int64: 7,
+    np.bool_: 9,
+    np.float16: 10,
+    np.float64: 11,
+}
 
 
 class Builder:
@@ -27,7 +35,7 @@ class Builder:
         self._sources: dict[str, tuple[str, int]] = {}  # symbol -> input, axis
         self._sizes: dict[Any, str] = {}  # an extent's key -> the tensor that holds it
         self._small: dict[Any, str] = {}  # small constants that are there already
-        self._arrays: dict[int, str] = {}  # id of a parameter's blob -> its initializer
+        self._arrays: dict[Any, str] = {}  # where an array lies, its shape and strides -> its initializer
         self._serial = 0
 
     # --- tensors
@@ -42,7 +50,7 @@ class Builder:
         return value
 
     def found(self, tensor: str, shape: Shape, axis: int, symbol: str) -> Value:
-        """A tensor whose extent along `axis` depends on what the blobs hold; where needed it is read at run time.
+        """A tensor whose extent along `axis` depends on what the blobs hold; it is read at run time.
 
         `shape[axis]` stands for it in comparisons. Tensors that are alike there share a symbol.
         """

@@ -1,7 +1,7 @@
 """Net -> Graph: the plain, faithful ONNX graph. Each layer lowers itself; here values get their names.
 
-Which sizes stay open is found by trying: every extent of an input starts as a symbol, and where a layer needs
-a number it says so (`SizeNeeded`), that symbol is fixed at the net's present shape, and the export starts again.
+Which sizes stay open is found by trying: every extent of an input starts as a symbol. Where a layer needs a
+number it says so (`SizeNeeded`); that symbol is fixed at the net's present shape, and the export starts again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def export(
             raise CaffeError(f"{net.path}: no blob '{name}' in the net", nearest(name, net.blobs))
     needed = layers_on_the_way(net, wanted)
     fixed: dict[str, str] = {}
-    inputs = [name for name in net.inputs if any(net.blob_names[t] == name for i in needed for t in net.top_ids[i])]
+    inputs = [
+        name for name in net.inputs if any(net.blob_names[t] == name for i in needed for t in net.top_ids[i])
+    ]
     while True:
         shapes = _symbolic(net, inputs, fixed, set(static))
         walk = _Walk(net, shapes, needed, opset)
@@ -62,12 +64,16 @@ def export(
             walk.run()
         except SizeNeeded as need:
             if need.symbols <= fixed.keys():  # not a size of the inputs: fixing these again would not help
-                net.layer_dict[walk.builder.layer].unsupported(f"{need}, but it depends on what the blobs hold")
+                net.layer_dict[walk.builder.layer].unsupported(
+                    f"{need}, but it depends on what the blobs hold"
+                )
             fixed.update(dict.fromkeys(need.symbols, walk.builder.layer))
             continue
         break
     graph = walk.finish(wanted, keep_blobs)
-    dropped = [n for i, n in enumerate(net.layer_names) if i not in needed and net.layers[i].param.type != "Split"]
+    dropped = [
+        n for i, n in enumerate(net.layer_names) if i not in needed and net.layers[i].param.type != "Split"
+    ]
     return Exported(graph, fixed, dropped)
 
 
@@ -82,8 +88,10 @@ def layers_on_the_way(net: Net, outputs: Iterable[str]) -> set[int]:
     return needed
 
 
-def _symbolic(net: Net, inputs: Sequence[str], fixed: Mapping[str, str], static: set[str]) -> dict[str, Shape]:
-    """The inputs' shapes with symbols for what may stay open: N, H, W; those of a second input carry its name."""
+def _symbolic(
+    net: Net, inputs: Sequence[str], fixed: Mapping[str, str], static: set[str]
+) -> dict[str, Shape]:
+    """The inputs' shapes with symbols for what may stay open: N, H, W, and its name for a second input."""
     shapes: dict[str, Shape] = {}
     for name in inputs:
         present = net.blobs[name].shape
@@ -139,8 +147,8 @@ class _Walk:
         bottoms = [self.current[b] for b in self.net.bottom_ids[i]]
         shapes = layer.reshape([b.shape for b in bottoms])
         made = layer.to_onnx(self.builder, bottoms)
-        for t, name, shape in zip(tops, made, shapes, strict=True):
-            value = name if isinstance(name, Value) else Value(name, shape)
+        for t, top, shape in zip(tops, made, shapes, strict=True):
+            value = top if isinstance(top, Value) else Value(top, shape)
             self.current[t] = value
             self.builder.graph.values[value.name] = value
 
@@ -177,5 +185,7 @@ def _name_nodes(graph: Graph) -> None:
     last = {node.layer: node for node in graph.nodes}
     taken: set[str] = set()
     for node in graph.nodes:
-        node.name = Builder.fresh(node.layer if last[node.layer] is node else f"{node.layer}/{node.op}", taken)
+        node.name = Builder.fresh(
+            node.layer if last[node.layer] is node else f"{node.layer}/{node.op}", taken
+        )
         taken.add(node.name)

@@ -1,10 +1,11 @@
-"""What stands around a net's graph: preprocessing before it, softmax or labels behind it, metadata beside it."""
+"""What stands around a net's graph: preprocessing before, softmax or labels behind, metadata beside."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,12 +37,12 @@ def preprocess(graph: Graph, pixels: Pixels) -> None:
     data = graph.inputs[0]
     n, _, h, w = data.shape
     graph.inputs[0] = Value("image", (n, h, w, 3), np.uint8)
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "preprocess.bgr": np.asarray([2, 1, 0], np.int64),
         "preprocess.mean": np.asarray(pixels.mean, np.float32).reshape(1, -1, 1, 1),
         "preprocess.scale": np.asarray(pixels.scale, np.float32),
     }
-    steps = [
+    steps: list[tuple[str, list[str], dict[str, Any]]] = [
         ("Gather", ["image", "preprocess.bgr"], {"axis": 3}),
         ("Transpose", [""], {"perm": [0, 3, 1, 2]}),
         ("Cast", [""], {"to": 1}),
@@ -53,7 +54,9 @@ def preprocess(graph: Graph, pixels: Pixels) -> None:
     nodes, last = [], "image"
     for i, (op, inputs, attributes) in enumerate(steps):
         top = data.name if i == len(steps) - 1 else f"preprocess/{op}"
-        nodes.append(Node(op, [x or last for x in inputs], [top], attributes, f"preprocess/{op}", "preprocess"))
+        nodes.append(
+            Node(op, [x or last for x in inputs], [top], attributes, f"preprocess/{op}", "preprocess")
+        )
         last = top
     graph.nodes = nodes + graph.nodes
     graph.constants.update(constants)
@@ -70,7 +73,7 @@ def softmax(graph: Graph) -> None:
 
 
 def argmax(graph: Graph) -> None:
-    """Replace each output (N, classes, ...) by the index of its largest class (N, ...), called BLOB_label.
+    """Replace each output (N, classes, ...) by the index of its largest class, called BLOB_label.
 
     uint8, or int32 for more than 256 classes; the first of equals, as NumPy's argmax.
     """
@@ -79,7 +82,9 @@ def argmax(graph: Graph) -> None:
             raise CaffeError(f"--argmax needs outputs of at least 2 axes; '{score.name}' is {score.shape}")
         name, index = _free(graph, f"{score.name}_label"), _free(graph, f"{score.name}_index")
         dtype, code = (np.uint8, 2) if score.shape[1] <= 256 else (np.int32, 6)
-        graph.nodes.append(Node("ArgMax", [score.name], [index], {"axis": 1, "keepdims": 0}, f"{name}/ArgMax", name))
+        graph.nodes.append(
+            Node("ArgMax", [score.name], [index], {"axis": 1, "keepdims": 0}, f"{name}/ArgMax", name)
+        )
         graph.nodes.append(Node("Cast", [index], [name], {"to": code}, name, name))
         graph.outputs[i] = Value(name, (score.shape[0], *score.shape[2:]), dtype)
         graph.values.setdefault(score.name, score)
@@ -99,7 +104,9 @@ def describe(graph: Graph, scores: Sequence[Value], pixels: Pixels, embedded: bo
     known = {out.name: s for out, s in zip(graph.outputs, sets, strict=True) if s}
     if known:
         graph.metadata["classes"] = json.dumps({n: list(s.classes) for n, s in known.items()})
-        graph.metadata["palette"] = json.dumps({n: palette(len(s.classes)).tolist() for n, s in known.items()})
+        graph.metadata["palette"] = json.dumps(
+            {n: palette(len(s.classes)).tolist() for n, s in known.items()}
+        )
         graph.metadata["label_set"] = json.dumps({n: s.name for n, s in known.items()})
 
 

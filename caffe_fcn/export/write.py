@@ -24,7 +24,9 @@ from caffe_fcn.formats.files import atomic_write
 from caffe_fcn.formats.wire import encode_head
 from caffe_fcn.symbols import Extent
 
-IR_VERSION = 9  # what onnxruntime from 1.15 on reads; onnx's own default is newer than any onnxruntime accepts
+IR_VERSION = (
+    9  # what onnxruntime from 1.15 on reads; onnx's own default is newer than any onnxruntime accepts
+)
 OPSETS = range(17, 21)
 LIMIT = 2**31 - 2**20  # protobuf reads messages of up to 2 GiB
 CHUNK = 1 << 24
@@ -58,7 +60,7 @@ def write(
             return _write_model(file, model, [_tensor(n, a) for n, a in graph.constants.items()], progress)
     data = target.with_name(target.name + ".data")
     with atomic_write(data) as side, atomic_write(target) as file:
-        tensors = []
+        tensors: list[tuple[onnx.TensorProto, np.ndarray | None]] = []
         for name, array in graph.constants.items():
             if name in outside:
                 tensors.append((_outside(name, array, side, data.name, progress), None))
@@ -94,8 +96,9 @@ def _model(graph: Graph, opset: int, ir_version: int) -> onnx.ModelProto:
 
 
 def _node(node: Node) -> onnx.NodeProto:
-    attributes = {
-        k: onnx.numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v for k, v in node.attributes.items()
+    attributes: dict[str, Any] = {
+        k: onnx.numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v
+        for k, v in node.attributes.items()
     }
     return helper.make_node(node.op, node.inputs, node.outputs, name=node.name, **attributes)
 
@@ -153,8 +156,8 @@ def _pieces(array: np.ndarray) -> Iterator[memoryview]:
     """The array's bytes in order, a chunk at a time; no copy if it lies in one piece."""
     if array.flags.c_contiguous:
         flat = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
-        yield from (memoryview(flat[i : i + CHUNK]) for i in range(0, flat.size, CHUNK))
+        yield from (flat[i : i + CHUNK].data for i in range(0, flat.size, CHUNK))
         return
     rows = max(1, CHUNK // max(1, array[:1].nbytes))
     for i in range(0, len(array), rows):
-        yield memoryview(np.ascontiguousarray(array[i : i + rows]).reshape(-1).view(np.uint8))
+        yield np.ascontiguousarray(array[i : i + rows]).reshape(-1).view(np.uint8).data

@@ -57,7 +57,9 @@ class Layer:
     role: ClassVar[Role] = "op"
     fork: ClassVar[str] = ""  # the fork that a type comes from; "" for stock Caffe
     pointwise: ClassVar[bool] = False  # element (h, w) of the top comes from (h, w) of the bottoms alone
-    shape_only: ClassVar[frozenset[int]] = frozenset()  # indices of bottoms of which nothing but the shape is read
+    shape_only: ClassVar[frozenset[int]] = (
+        frozenset()
+    )  # indices of bottoms of which nothing but the shape is read
     settings: ClassVar[str] = ""  # the *_param field of its parameters, if that is not named after the type
     shares_data: ClassVar[bool] = False  # the tops are the bottom's own memory, as Split's and Reshape's
     no_onnx: ClassVar[str] = ""  # why a type cannot be lowered at all
@@ -94,7 +96,7 @@ class Layer:
         return []
 
     def adapt(self, stored: Sequence[Any]) -> Sequence[Any]:
-        """The blobs of a weights file (each with `.data`), in the form that `blobs` has; forks differ here."""
+        """The blobs of a weights file (each with `.data`), in the form that `blobs` has; forks differ."""
         return stored
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:

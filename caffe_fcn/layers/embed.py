@@ -28,7 +28,10 @@ class Embed(Layer):
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
         rows, (weight, *bias) = np.trunc(bottoms[0]), self.weights
         wrong = rows[~((rows >= 0) & (rows < len(weight)))]
-        self.check(wrong.size == 0, f"its bottom holds {wrong[:1]}, input_dim is {len(weight)}")
+        self.check(
+            wrong.size == 0,
+            f"its bottom holds {float(wrong[0]) if wrong.size else ''}, input_dim is {len(weight)}",
+        )
         top = weight[rows.astype(np.int64)]
         return [top + bias[0] if bias else top]
 

@@ -273,9 +273,9 @@ class Log(_WithBase):
 class Dropout(_Neuron):
     """In phase TRAIN each element is 0 with probability `dropout_ratio`; in phase TEST nothing happens.
 
-    Bottom: any shape. Top: the same (dropout_layer.cpp). What is kept is scaled up by 1 / (1 - ratio) when training, so that
-    nothing is left to do in TEST. With `scale_train: false` (DeepLab, PSPNet, Fast R-CNN) it is scaled
-    down in TEST instead.
+    Bottom: any shape. Top: the same (dropout_layer.cpp). What is kept is scaled up by 1 / (1 - ratio) when
+    training, so that nothing is left to do in TEST. With `scale_train: false`, which forks have (DeepLab,
+    PSPNet, Fast R-CNN), it is scaled down in TEST instead.
     """
 
     def setup(self) -> None:

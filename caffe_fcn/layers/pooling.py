@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from caffe_fcn.geometry import PoolAxis
 from caffe_fcn.layers.base import (
-    Array, AxisMap, Builder, CoordMap, Layer, Sequence, Shape, Value, Window, fixed, np,
+    Array,
+    AxisMap,
+    Builder,
+    CoordMap,
+    Layer,
+    Sequence,
+    Shape,
+    Value,
+    Window,
+    fixed,
+    np,
 )  # fmt: skip
 from caffe_fcn.numeric.pool import pool_argmax, pool_max, pool_sum
 
@@ -34,7 +46,11 @@ class Pooling(Layer, tops=range(1, 3)):
 
     def _sizes(self) -> tuple[tuple[int, int], ...]:
         p = self.param.pooling_param
-        return (self.pair(p, "kernel_size", "kernel_h", "kernel_w"), self.pair(p, "stride"), self.pair(p, "pad"))
+        return (
+            self.pair(p, "kernel_size", "kernel_h", "kernel_w"),
+            self.pair(p, "stride"),
+            self.pair(p, "pad"),
+        )
 
     def _axes(self, bottom: Shape) -> list[PoolAxis]:
         """The windows along H and W; a global one covers the whole, whatever its size."""
@@ -42,7 +58,8 @@ class Pooling(Layer, tops=range(1, 3)):
         self.check(len(bottom) == 4, f"needs 4 axes (N, C, H, W), got {bottom}")
         if p.global_pooling:
             return [PoolAxis(fixed(n), fixed(n), 1, 0, False) for n in bottom[2:]]
-        axes = [PoolAxis(*axis, p.round_mode == p.CEIL) for axis in zip(bottom[2:], *self._sizes(), strict=True)]
+        up = p.round_mode == p.CEIL
+        axes = [PoolAxis(n, k, s, pad, up) for n, k, s, pad in zip(bottom[2:], *self._sizes(), strict=True)]
         for axis in axes:
             self.check(
                 axis.size + 2 * axis.pad >= axis.kernel,
@@ -75,14 +92,14 @@ class Pooling(Layer, tops=range(1, 3)):
                 "its last window lies wholly outside the input, where Caffe gives -FLT_MAX or 0/0",
                 "pad the input, or give a size at which the windows end inside it",
             )
-        windows = {
+        windows: dict[str, Any] = {
             "kernel_shape": [h.kernel, w.kernel],
             "strides": [h.stride, w.stride],
             "pads": [h.pad, w.pad, h.fit, w.fit],
         }
         if not self.maximum:
             average = g.op("AveragePool", bottom, count_include_pad=1, **windows)
-            return [average if h.whole and w.whole else self._recount(g, average, bottom, h, w, windows)]
+            return [average if h.whole and w.whole else self._recount(g, average, h, w, windows)]
         if len(self.param.top) == 1:
             return [g.op("MaxPool", bottom, **windows)]
         top, index = g.op("MaxPool", bottom, outputs=2, **windows)
@@ -91,7 +108,7 @@ class Pooling(Layer, tops=range(1, 3)):
         return [top, g.cast(g.op("Mod", index, plane))]
 
     @staticmethod
-    def _recount(g: Builder, average: str, bottom: Value, h: PoolAxis, w: PoolAxis, windows: dict) -> str:
+    def _recount(g: Builder, average: str, h: PoolAxis, w: PoolAxis, windows: dict[str, Any]) -> str:
         """Divide by the share of each window that counts: the mean of ones over the padded input."""
         ones = g.fill((1, 1, h.size + 2 * h.pad, w.size + 2 * w.pad), 1.0)
         beyond = [0, 0, h.fit - h.pad, w.fit - w.pad]

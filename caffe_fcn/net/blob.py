@@ -23,7 +23,9 @@ class Blob:
 
     __slots__ = ("_data", "_diff", "_fill", "_pinned", "_shape")
 
-    def __init__(self, shape: tuple[int, ...] = (), fill: Callable[[tuple[int, ...]], np.ndarray] = _zeros) -> None:
+    def __init__(
+        self, shape: tuple[int, ...] = (), fill: Callable[[tuple[int, ...]], np.ndarray] = _zeros
+    ) -> None:
         self._shape = tuple(int(n) for n in shape)
         self._fill = fill  # what the memory holds when it is first read
         self._data: np.ndarray | None = None
@@ -72,7 +74,9 @@ class Blob:
 
     def reshape(self, *shape: int) -> None:
         """Change the shape; values are kept in memory order as far as they fit (Blob::Reshape)."""
-        new = tuple(int(n) for n in (shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape))
+        new = tuple(
+            int(n) for n in (shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)
+        )
         if any(n < 0 for n in new):
             raise CaffeError(f"a blob cannot have the shape {new}")
         if new == self._shape:
@@ -88,7 +92,9 @@ class Blob:
 
     def _legacy(self, axis: int) -> int:
         if len(self._shape) > 4:
-            raise CaffeError(f"num, channels, height and width are for at most 4 axes; this blob is {self._shape}")
+            raise CaffeError(
+                f"num, channels, height and width are for at most 4 axes; this blob is {self._shape}"
+            )
         return self._shape[axis] if axis < len(self._shape) else 1
 
     @property

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from caffe_fcn.errors import CaffeError, CaffeWarning, LayerError, UnsupportedError, nearest
+from caffe_fcn.errors import CaffeError, LayerError, nearest
+from caffe_fcn.fillers import fill
 from caffe_fcn.formats import caffe_pb2
 from caffe_fcn.formats.prototxt import Prototxt, read_net
 from caffe_fcn.layers import LAYERS, Layer
 from caffe_fcn.net import weights as weights_
 from caffe_fcn.net.blob import Blob
-from caffe_fcn.fillers import fill
 from caffe_fcn.net.filter import takes_part
 from caffe_fcn.net.splits import insert_splits
-from caffe_fcn.symbols import Shape
+from caffe_fcn.symbols import Shape, fixed, product
 
 TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
 LARGEST = 2**31 - 1  # elements of a blob; Caffe counts them in an int (blob.cpp)
 
 #: What Net reads a net from: a path, a message, or text already read by `read_net`.
-Source = str | os.PathLike | caffe_pb2.NetParameter | Prototxt
+Source: TypeAlias = "str | os.PathLike[str] | Prototxt | Any"
 
 
 class Net:
@@ -97,13 +96,20 @@ class Net:
         self.outputs = sorted(loose)
         self.blobs: OrderedDict[str, Blob] = OrderedDict(zip(self.blob_names, self.blob_list, strict=True))
         self.params: OrderedDict[str, list[Blob]] = OrderedDict(
-            (name, layer.blobs) for name, layer in zip(self.layer_names, self.layers, strict=True) if layer.blobs
+            (name, layer.blobs)
+            for name, layer in zip(self.layer_names, self.layers, strict=True)
+            if layer.blobs
         )
-        self.layer_dict: OrderedDict[str, Layer] = OrderedDict(zip(self.layer_names, self.layers, strict=True))
+        self.layer_dict: OrderedDict[str, Layer] = OrderedDict(
+            zip(self.layer_names, self.layers, strict=True)
+        )
 
     def _create(self, param: Any, origin: Any) -> Layer:
         if param.type not in LAYERS:
-            hint = nearest(param.type, LAYERS) or "give a class for it with --layers FILE (docs/adding-a-layer.md)"
+            hint = (
+                nearest(param.type, LAYERS)
+                or "give a class for it with --layers FILE (docs/adding-a-layer.md)"
+            )
             raise LayerError(str(origin), param.name, param.type, f"unknown layer type '{param.type}'", hint)
         kind = LAYERS[param.type]
         for what, names, range_ in (("bottoms", param.bottom, kind.bottoms), ("tops", param.top, kind.tops)):
@@ -112,7 +118,11 @@ class Net:
                 wanted = str(range_.start) if len(range_) == 1 else f"{range_.start} or more"
                 problem = f"takes {wanted} {what}, got {len(names)}: {', '.join(names) or 'none'}"
                 raise LayerError(str(origin), param.name, param.type, problem)
-        return kind(param, origin, getattr(origin, "fields", None))
+        fields = getattr(origin, "fields", None) or {}
+        if (unread := _unread(param.DESCRIPTOR, fields)) is not None:
+            problem = f"{unread[0]}: {unread[1]} is none of the values that Caffe knows"
+            raise LayerError(str(origin), param.name, param.type, problem)
+        return kind(param, origin, fields)
 
     @staticmethod
     def _add_automatic_tops(layer: Layer) -> None:
@@ -127,7 +137,9 @@ class Net:
             return current[name]
         if name in current and name != AUTOMATIC:
             problem = f"top blob '{name}' is made by two layers, and this one does not work in place"
-            raise LayerError(str(layer.where), param.name, param.type, problem, "give the tops different names")
+            raise LayerError(
+                str(layer.where), param.name, param.type, problem, "give the tops different names"
+            )
         self.blob_list.append(Blob())
         self.blob_names.append(name)
         current[name] = len(self.blob_list) - 1
@@ -138,14 +150,16 @@ class Net:
         shapes = [self.blob_list[i].shape for i in bottoms]
         specs = layer.param.param
         wanted = layer.parameters(shapes)
-        layer.check(len(specs) <= len(wanted), f"has {len(wanted)} parameters, {len(specs)} `param` are given")
+        layer.check(
+            len(specs) <= len(wanted), f"has {len(wanted)} parameters, {len(specs)} `param` are given"
+        )
         for i, parameter in enumerate(wanted):
             spec = specs[i] if i < len(specs) else caffe_pb2.ParamSpec()
             layer.blobs.append(self._parameter(layer, i, spec, parameter))
         for i, shape in zip(tops, layer.reshape(shapes), strict=True):
-            count = int(np.prod([min(n, 2**40) for n in shape], dtype=object))
-            layer.check(all(n >= 0 for n in shape) and count <= LARGEST, f"its top would be {shape}: too large")
-            self.blob_list[i].reshape(*shape)
+            layer.check(min(shape, default=0) >= 0, f"its top would be {shape}")
+            layer.check(product(shape) <= LARGEST, f"its top would be {shape}: more than {LARGEST} elements")
+            self.blob_list[i].reshape(*map(fixed, shape))
         weights = list(layer.param.loss_weight) or [1.0] * (layer.role == "loss")
         for n, i in enumerate(tops):
             self._blob_loss_weights[self.blob_names[i]] = weights[n] if n < len(weights) else 0.0
@@ -189,7 +203,9 @@ class Net:
         """
         known: dict[int, Shape] = {}
         result: list[list[Shape]] = []
-        for layer, bottoms, tops in list(zip(self.layers, self.bottom_ids, self.top_ids, strict=True))[:until]:
+        for layer, bottoms, tops in list(zip(self.layers, self.bottom_ids, self.top_ids, strict=True))[
+            :until
+        ]:
             if layer.param.type == "Input" or layer.role == "data":
                 names = [self.blob_names[i] for i in tops]
                 shapes = [inputs.get(n, self.blob_list[i].shape) for n, i in zip(names, tops, strict=True)]
@@ -203,7 +219,7 @@ class Net:
         """Recompute every shape from the inputs' (Net::Reshape)."""
         for tops, shapes in zip(self.top_ids, self.infer({}), strict=True):
             for i, shape in zip(tops, shapes, strict=True):
-                self.blob_list[i].reshape(*shape)
+                self.blob_list[i].reshape(*map(fixed, shape))
 
     # --- running
 
@@ -235,7 +251,11 @@ class Net:
         return loss
 
     def forward(
-        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
+        self,
+        blobs: Sequence[str] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        **inputs: Any,
     ) -> dict[str, np.ndarray]:
         """Run the net, or the layers from `start` to `end` (names, both included).
 
@@ -248,7 +268,9 @@ class Net:
         wanted = [self.blob_names[i] for i in self.top_ids[last]] if end is not None else list(self.outputs)
         if inputs:
             if set(inputs) != set(self.inputs):
-                raise CaffeError(f"input arguments {sorted(inputs)} do not match the net's inputs {self.inputs}")
+                raise CaffeError(
+                    f"input arguments {sorted(inputs)} do not match the net's inputs {self.inputs}"
+                )
             for name, array in inputs.items():
                 self._feed(name, np.asarray(array))
         self.forward_range(first, last)
@@ -286,6 +308,20 @@ class _Reshaped(Blob):
         return self._owner.peek().reshape(self.shape)
 
 
+def _unread(descriptor: Any, fields: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """A field that the schema has, but whose value it does not know: the reader kept it beside the message."""
+    for name, value in fields.items():
+        known = descriptor.fields_by_name.get(name)
+        if known is None:
+            continue
+        if known.message_type is None:
+            return name, value
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, dict) and (found := _unread(known.message_type, part)):
+                return found
+    return None
+
+
 def _owned(result: np.ndarray, bottoms: Sequence[np.ndarray]) -> np.ndarray:
     """`result` as a float32 array in C order that is no view of a bottom (unless it is the bottom itself)."""
     result = np.ascontiguousarray(result, np.float32).reshape(np.shape(result))
@@ -295,7 +331,7 @@ def _owned(result: np.ndarray, bottoms: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _positional(args: tuple[Any, ...], weights: Any, phase: int | None) -> tuple[Any, int]:
-    """pycaffe's two orders: (phase), (weights, phase), (phase, weights)."""
+    """Pycaffe's two orders: (phase), (weights, phase), (phase, weights)."""
     for arg in args:
         if isinstance(arg, (int, np.integer)) and not isinstance(arg, bool):
             phase = int(arg)

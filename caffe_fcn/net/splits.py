@@ -12,7 +12,7 @@ Source = tuple[int, int]  # a top: index of its layer, index in the layer
 
 
 def insert_splits(layers: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """(LayerParameter, origin) pairs -> the same with Split layers, bottoms renamed. The input is not changed.
+    """(LayerParameter, origin) pairs -> the same with Split layers, bottoms renamed; copies.
 
     A loss weight on a top counts as a reader. Raises LayerError for a bottom that no layer makes.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from caffe_fcn.net.net import Net
 
 
-def copy(net: Net, weights: str | os.PathLike | Iterable[Any]) -> list[str]:
+def copy(net: Net, weights: str | os.PathLike[str] | Iterable[Any]) -> list[str]:
     """Point the net's parameters at a file's arrays; returns the names of layers that the net lacks.
 
     A layer that the file holds without blobs keeps its filler, with a warning, as does one that it lacks.
     Raises CaffemodelError if a number or a shape of blobs does not fit.
     """
-    path = os.fspath(weights) if isinstance(weights, (str, os.PathLike)) else "<weights>"
-    stored = load(path) if path != "<weights>" else weights
+    if isinstance(weights, (str, os.PathLike)):
+        path = os.fspath(weights)
+        stored: Iterable[Any] = load(path)
+    else:
+        path, stored = "<weights>", weights
     ignored = []
     for layer in stored:
         if layer.name not in net.layer_dict:
@@ -36,7 +39,8 @@ def copy(net: Net, weights: str | os.PathLike | Iterable[Any]) -> list[str]:
         if not _complete(net, target, blobs):
             raise CaffemodelError(
                 f"{path}: incompatible number of blobs for layer '{layer.name}': "
-                f"{sum(b is not None for b in blobs)} in the file, {len(target.blobs)} in the net ({target.where})"
+                f"{sum(b is not None for b in blobs)} in the file, {len(target.blobs)} in the net "
+                f"({target.where})"
             )
         for i, blob in enumerate(blobs):
             if blob is not None:
@@ -54,7 +58,7 @@ def copy(net: Net, weights: str | os.PathLike | Iterable[Any]) -> list[str]:
     return ignored
 
 
-def _complete(net: Net, target: Any, blobs: list[Any]) -> bool:
+def _complete(net: Net, target: Any, blobs: Sequence[Any]) -> bool:
     """Whether the file has all of a layer's parameters; HDF5 leaves out those that another layer owns."""
     if len(blobs) > len(target.blobs):
         return False
@@ -71,10 +75,10 @@ def _fitting(path: str, name: str, i: int, blob: Any, target: Any) -> np.ndarray
         same = tuple(want) == tuple(have)
     if not same:
         raise CaffemodelError(
-            f"{path}: Cannot copy param {i} weights from layer '{name}'; shape mismatch. Source param shape is "
-            f"{_text(have)}; target param shape is {_text(want)} ({target.where}).",
-            "To learn this layer's parameters from scratch rather than copying from a saved net, rename the layer; "
-            "to carry them over into another shape, use `caffe-fcn transplant`.",
+            f"{path}: Cannot copy param {i} weights from layer '{name}'; shape mismatch. "
+            f"Source param shape is {_text(have)}; target param shape is {_text(want)} ({target.where}).",
+            "To learn this layer's parameters from scratch rather than copying from a saved net, rename the "
+            "layer; to carry them over into another shape, use `caffe-fcn transplant`.",
         )
     return np.asarray(blob.data).reshape(want).astype(np.float32, copy=False)
 

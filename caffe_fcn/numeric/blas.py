@@ -20,12 +20,12 @@ def settled(weights: np.ndarray) -> np.ndarray:
 
 
 def pieces(weights: np.ndarray, axis: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """(where, part) of the weights along `axis`: all if BLAS can read them, else copies up to BUFFER."""
+    """(where, part) of the weights along `axis`: all if BLAS can read them, else copies."""
     length = weights.shape[axis]
     if weights.flags.aligned:
         yield slice(0, length), weights
         return
-    step = max(1, length * BUFFER // weights.nbytes)
+    step = max(1, length * BUFFER // (2 * weights.nbytes))  # the last one is still held when the next is made
     for start in range(0, length, step):
         part = slice(start, min(start + step, length))
         yield part, weights[(*(slice(None),) * axis, part)].copy(order="K")

@@ -9,7 +9,7 @@ import numpy as np
 
 from caffe_fcn.geometry import Window
 from caffe_fcn.numeric.blas import BUFFER, pieces, settled
-from caffe_fcn.numeric.im2col import boxes, extent, im2col, last, taps
+from caffe_fcn.numeric.im2col import boxes, extent, im2col, last
 
 Array = np.ndarray
 
@@ -36,16 +36,18 @@ def conv(
     start = np.zeros(top.shape[1], np.float32) if bias is None else bias
     start = start.reshape(group, per_group, *(1,) * len(counts))
     if x.shape[1] == 0 or top.size == 0:
-        top.reshape(-1, *start.shape[:2], *counts)[...] = start
+        top.reshape(len(x), group, per_group, *counts)[...] = start
         return top
     plain = all(w.reach == 1 and w.stride == 1 and w.pad == 0 for w in windows)
-    kernel = _pixels if plain else _channels if x.shape[1] == group > 1 else _columns
-    for image, out in zip(x, top, strict=True):
-        kernel(image, weight, start, windows, out.reshape(group, per_group, *counts))
+    for image, out in zip(x, top.reshape(len(x), group, per_group, *counts), strict=True):
+        if plain:
+            _pixels(image, weight, start, out)
+        else:
+            _columns(image, weight, start, windows, out)
     return top
 
 
-def _pixels(x: Array, weight: Array, bias: Array, _: Sequence[Window], out: Array) -> None:
+def _pixels(x: Array, weight: Array, bias: Array, out: Array) -> None:
     """A 1x1 kernel: x is its own matrix of columns."""
     columns = x.reshape(out.shape[0], -1, prod(out.shape[2:]))
     flat = out.reshape(*out.shape[:2], -1)
@@ -68,13 +70,3 @@ def _columns(x: Array, weight: Array, bias: Array, windows: Sequence[Window], ou
         for part, some in pieces(weight, axis=1):
             values = np.matmul(some, columns).reshape(group, -1, *extent(box))
             np.add(values, bias[:, part], out=out[:, part][last(*box)])
-
-
-def _channels(x: Array, weight: Array, bias: Array, windows: Sequence[Window], out: Array) -> None:
-    """One channel a group (depthwise): matrices of one row are slow; shift, multiply and add images."""
-    out[...] = bias
-    box = tuple(slice(0, n) for n in out.shape[2:])
-    weight = weight.reshape(*weight.shape[:2], *(w.kernel for w in windows))
-    for element, inside, where in taps(windows, box, x.shape[1:]):
-        factor = weight[last(*element)].reshape(*out.shape[:2], *(1,) * len(box))
-        out[last(*inside)] += factor * x[:, None][last(*where)]

@@ -61,18 +61,28 @@ def _columns(x: np.ndarray, weight: np.ndarray, windows: Sequence[Window], out: 
     group, channels, outputs = weight.shape[:3]
     column = 4 * group * prod(kernel)  # bytes that a pixel becomes, for one channel of the top
     step = min(outputs, max(1, BUFFER // (column * LEAST)))
-    for box in boxes(x.shape[2:], max(1, BUFFER // (column * step))):
+    parts = list(boxes(x.shape[2:], max(1, BUFFER // (column * step))))
+    space = np.empty(
+        column // 4 * step * prod(extent(parts[0])), np.float32
+    )  # no box is larger than the first
+    for box in parts:
         pixels = x[last(*box)].reshape(group, channels, -1)
         for first in range(0, outputs, step):
             for part, some in pieces(weight[:, :, first : first + step], axis=2):
                 matrix = some.reshape(group, channels, -1).transpose(0, 2, 1)
-                columns = np.matmul(matrix, pixels).reshape(group, -1, *kernel, *extent(box))
+                shape = (group, matrix.shape[1], pixels.shape[2])
+                columns = np.matmul(matrix, pixels, out=space[: prod(shape)].reshape(shape))
+                columns = columns.reshape(group, -1, *kernel, *extent(box))
                 col2im(columns, windows, box, out[:, first + part.start : first + part.stop])
 
 
 def _channels(x: np.ndarray, weight: np.ndarray, windows: Sequence[Window], out: np.ndarray) -> None:
     """One channel a group, as in bilinear upsampling: add whole images times each element."""
     box = tuple(slice(0, n) for n in x.shape[2:])
-    for element, inside, where in taps(windows, box, out.shape[2:]):
-        factor = weight[last(*element)].reshape(*out.shape[:2], *(1,) * len(box))
-        out[last(*where)] += factor * x[last(*inside)]
+    factors = weight[:, 0].reshape(*out.shape[:2], *weight.shape[3:], *(1,) * len(box))
+    step = max(1, BUFFER // (8 * prod(out.shape[1:])))
+    for first in range(0, len(x), step):
+        part = slice(first, first + step)
+        for element, inside, where in taps(windows, box, out.shape[2:]):
+            factor = factors[(part, slice(None), *element)]
+            out[part][last(*where)] += factor * x[part][last(*inside)]

@@ -15,10 +15,12 @@ def _taps(axis: PoolAxis, offset: int) -> tuple[slice, slice]:
     last = min(axis.out, (axis.size - 1 + axis.pad - offset) // axis.stride + 1)
     last = max(first, last)
     start = first * axis.stride - axis.pad + offset
-    return slice(first, last), slice(start, start + (last - first - 1) * axis.stride + 1 if last > first else start, axis.stride)
+    return slice(first, last), slice(
+        start, start + (last - first - 1) * axis.stride + 1 if last > first else start, axis.stride
+    )
 
 
-def _each_tap(x: np.ndarray, h: PoolAxis, w: PoolAxis):
+def _each_tap(h: PoolAxis, w: PoolAxis):
     """(index of windows, their elements), one pair for each of the kernel's positions in row order."""
     for i in range(h.kernel):
         top_h, bottom_h = _taps(h, i)
@@ -31,7 +33,7 @@ def _each_tap(x: np.ndarray, h: PoolAxis, w: PoolAxis):
 def pool_max(x: np.ndarray, h: PoolAxis, w: PoolAxis) -> np.ndarray:
     """Maximum of each window; -FLT_MAX where it holds nothing greater. NaN is ignored, as `>` does."""
     top = np.full((*x.shape[:2], h.out, w.out), -FLT_MAX, np.float32)
-    for windows, elements in _each_tap(x, h, w):
+    for windows, elements in _each_tap(h, w):
         np.fmax(top[windows], x[elements], out=top[windows])
     return top
 
@@ -41,7 +43,7 @@ def pool_argmax(x: np.ndarray, h: PoolAxis, w: PoolAxis) -> tuple[np.ndarray, np
     top = np.full((*x.shape[:2], h.out, w.out), -FLT_MAX, np.float32)
     mask = np.full(top.shape, -1, np.float32)
     position = np.arange(x.shape[2] * x.shape[3], dtype=np.float32).reshape(x.shape[2:])
-    for windows, elements in _each_tap(x, h, w):
+    for windows, elements in _each_tap(h, w):
         greater = x[elements] > top[windows]
         np.copyto(top[windows], x[elements], where=greater)
         np.copyto(mask[windows], position[elements[1:]], where=greater)
@@ -51,6 +53,6 @@ def pool_argmax(x: np.ndarray, h: PoolAxis, w: PoolAxis) -> tuple[np.ndarray, np
 def pool_sum(x: np.ndarray, h: PoolAxis, w: PoolAxis) -> np.ndarray:
     """Sum of each window, 0 where it is empty."""
     top = np.zeros((*x.shape[:2], h.out, w.out), np.float32)
-    for windows, elements in _each_tap(x, h, w):
+    for windows, elements in _each_tap(h, w):
         top[windows] += x[elements]
     return top

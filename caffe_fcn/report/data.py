@@ -8,9 +8,9 @@ import json
 
 from caffe_fcn.geometry import Window
 from caffe_fcn.report.tables import by
-from caffe_fcn.symbols import Shape, hint
+from caffe_fcn.symbols import hint
 from caffe_fcn.trace import Row, Trace
-from caffe_fcn.trace.sizes import pixels
+from caffe_fcn.trace.sizes import numbers, pixels
 
 
 def to_json(trace: Trace) -> str:
@@ -30,19 +30,24 @@ def to_csv(trace: Trace) -> str:
 
 def _fields(row: Row) -> dict[str, object]:
     return {
-        "index": row.index, "name": row.name, "type": row.type, "bottoms": " ".join(row.bottoms),
-        "tops": " ".join(row.tops), "in_place": int(row.in_place),
+        "index": row.index,
+        "name": row.name,
+        "type": row.type,
+        "bottoms": " ".join(row.bottoms),
+        "tops": " ".join(row.tops),
+        "in_place": int(row.in_place),
         **{part: by(getattr(w, part) for w in row.windows) for part in Window._fields},
         "group": row.group if row.windows else "",
-        "output": _shapes(row.shapes), "output_formula": " ".join(" x ".join(map(str, s)) for s in row.shapes),
-        "parameters": row.parameters, "parameter_bytes": row.parameter_bytes,
-        "macs": hint(row.macs), "activation_bytes": hint(row.memory),
+        "output": " ".join(by(numbers(shape), alike=False) for shape in row.shapes),
+        "output_formula": "; ".join(" x ".join(map(str, shape)) for shape in row.shapes),
+        "parameters": row.parameters,
+        "parameter_bytes": row.parameter_bytes,
+        "macs": hint(row.macs),
+        "activation_bytes": hint(row.memory),
         "receptive_field": by(pixels(a.size) for a in row.axes),
         "image_stride": by(pixels(a.stride) for a in row.axes),
         "image_offset": by(pixels(a.offset) for a in row.axes),
-        "lr_mult": " ".join(f"{r:g}" for r in row.lr_mult), "learning": row.learning, "weights_from": row.source,
-    }  # fmt: skip
-
-
-def _shapes(shapes: list[Shape]) -> str:
-    return " ".join(by(hint(n) for n in shape) for shape in shapes)
+        "lr_mult": " ".join(f"{rate:g}" for rate in row.lr_mult),
+        "learning": row.learning,
+        "weights_from": row.source,
+    }

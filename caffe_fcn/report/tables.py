@@ -14,18 +14,32 @@ from caffe_fcn.units import bytes_text, count_text
 
 @dataclass
 class Table:
-    """Cells with a heading for each column; those that begin with '>' go to the right."""
+    """Cells with a heading for each column; a heading that begins with '>' stands for numbers."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     note: str = ""
 
+    def filled(self) -> Table:
+        """Without the columns in which nothing stands."""
+        kept = [i for i in range(len(self.columns)) if any(row[i] for row in self.rows)]
+        rows = [[row[i] for i in kept] for row in self.rows]
+        return Table(self.title, [self.columns[i] for i in kept], rows, self.note)
+
 
 def layers(trace: Trace) -> Table:
     """Shapes: numbers, and formulas where the input's size is open."""
     short = _one_formula(trace)
-    open_ = ["formula" if not short else "formula in H; W alike"] if trace.symbols else []
+    columns = [
+        ">#",
+        "layer",
+        "type",
+        "bottoms → tops",
+        "window",
+        "output",
+        "by H (W alike)" if short else "formula",
+    ]
     rows = [
         [
             str(row.index),
@@ -34,42 +48,43 @@ def layers(trace: Trace) -> Table:
             flow(row),
             window_text(row.windows, row.group),
             _outputs(row.shapes),
+            _formula(row.shapes, short),
         ]
-        + [_formula(row.shapes, short) for _ in open_]
         for row in trace.rows
     ]
-    columns = [">#", "layer", "type", "bottoms → tops", "window", "output", *open_]
-    return Table(
-        "Layers", columns, rows, "window: kernel, s stride, p pad, d dilation, g groups, where not 1 or 0"
-    )
+    note = "window: kernel, s stride, p pad, d dilation, g groups, where these are not 1 or 0"
+    return Table("Layers", columns, rows, note).filled()
 
 
 def costs(trace: Trace) -> Table:
-    """What the layers cost and hold, and where their tops lie in the image."""
-    columns = [
-        ">#", "layer", ">parameters", ">bytes", "", "weights from", ">MACs", ">activations",
-        ">field", ">stride", ">offset",
-    ]  # fmt: skip
+    """What the layers hold and cost, and where their tops lie in the image."""
+    names = ["layer", ">parameters", ">bytes", "learning", "weights from", ">MACs", ">activations"]
+    columns = [">#", *names, ">field", ">stride", ">offset"]
     rows = [
         [
-            str(row.index), row.name,
-            f"{row.parameters:,}" if row.parameters else "", bytes_text(row.parameter_bytes) if row.parameters else "",
-            row.learning, row.source,
-            count_text(hint(row.macs)) if hint(row.macs) else "", bytes_text(hint(row.memory)) if hint(row.memory) else "",
-            by(pixels(a.size) for a in row.axes), by(pixels(a.stride) for a in row.axes),
+            str(row.index),
+            row.name,
+            f"{row.parameters:,}" if row.parameters else "",
+            bytes_text(row.parameter_bytes) if row.parameters else "",
+            row.learning,
+            row.source,
+            count_text(hint(row.macs)) if hint(row.macs) else "",
+            bytes_text(hint(row.memory)) if hint(row.memory) else "",
+            by(pixels(a.size) for a in row.axes),
+            by(pixels(a.stride) for a in row.axes),
             by(pixels(a.offset) for a in row.axes),
         ]
         for row in trace.rows
-    ]  # fmt: skip
+    ]
     note = (
-        "field: pixels of the image that one element is computed from; stride: pixels from one element to the next; "
-        "offset: the pixel under the middle of element 0"
+        "field: pixels of the image that an element is computed from; stride: pixels from one element to the "
+        "next; offset: the pixel under the middle of element 0"
     )
-    return Table("Cost, weights, and place in the image", columns, rows, note)
+    return Table("Cost, weights, and place in the image", columns, rows, note).filled()
 
 
 def crops(trace: Trace) -> Table:
-    """The Crops, a row for each axis, or one for axes that are alike."""
+    """The Crops: a row for each axis, or one for axes that are alike."""
     columns = [
         "crop",
         "cuts",
@@ -77,9 +92,9 @@ def crops(trace: Trace) -> Table:
         "along",
         ">offset",
         ">derived",
-        ">cut before",
-        ">cut behind",
-        "",
+        ">before",
+        ">behind",
+        "verdict",
     ]
     rows = []
     for crop in trace.crops:
@@ -92,14 +107,15 @@ def crops(trace: Trace) -> Table:
             [crop.layer, crop.data, crop.reference, ", ".join(names), *cells, _verdict(crop, cells)]
             for cells, names in seen.items()
         ]
-    return Table("Crops", columns, rows, "cut before and behind: in pixels of the blob that is cut")
+    note = "before, behind: what is cut off, in pixels of the blob that is cut; derived: from the coordinates"
+    return Table("Crops", columns, rows, note).filled()
 
 
 def steps(found: Sequence[Step]) -> Table:
     """How an extent changes on the way to a Crop."""
     rows = [
         [
-            step.layers[0] if len(step.layers) == 1 else f"{step.layers[0]} to {step.layers[-1]}",
+            _listed(step.layers),
             window_text(step.windows),
             f"{step.change}, {len(step.layers)} times" if len(step.layers) > 1 else step.change,
             str(step.size),
@@ -113,28 +129,33 @@ def facts(trace: Trace) -> list[tuple[str, str]]:
     """Sums and other single facts, with their units."""
     t = trace.totals
     frozen = f", {t.frozen:,} of them frozen" if t.frozen else ""
+    at_once = (
+        f"{bytes_text(t.live)} at most (in {t.live_at}) if each blob is let go after its last reader; "
+        "what a layer needs to work is not counted"
+    )
     found = [
         ("input", ", ".join(f"{name} {_numbers(shape)}" for name, shape in trace.inputs.items()) or "none"),
         ("output", ", ".join(trace.outputs)),
         ("layers", str(t.layers)),
         ("parameters", f"{t.parameters:,} ({bytes_text(t.parameter_bytes)} as float32){frozen}"),
         ("arithmetic", f"{_macs(hint(t.macs))} for one pass"),
-        ("activations", f"{bytes_text(hint(t.memory))} for all blobs together"),
-        ("at once", f"{bytes_text(t.live)} at most (in {t.live_at}), if a blob is let go after its last reader; "
-                    "what a layer needs for its own work not counted"),
-    ]  # fmt: skip
-    found += [("fixed", f"{symbol}, because of {layer}") for symbol, layer in trace.fixed.items()]
+        ("activations", f"{bytes_text(hint(t.memory))}, all blobs together"),
+        ("at once", at_once),
+    ]
+    if trace.fixed:
+        found.append(("fixed", _fixed(trace.fixed)))
     if trace.symbols:
         found.append(("smallest", _smallest(trace.smallest)))
     return found
 
 
 def flow(row: Row) -> str:
-    """bottoms → tops; a top that replaces its bottom is named once."""
+    """What is read → what is made; a top that replaces its bottom is named once."""
     if row.in_place and row.bottoms == row.tops:
         return f"{', '.join(row.tops)} in place"
     tops = ", ".join(row.tops)
-    return f"{', '.join(row.bottoms)} → {tops}" if row.bottoms else f"→ {tops}"
+    marked = f"{tops} (in place)" if row.in_place else tops
+    return f"{', '.join(row.bottoms)} → {marked}" if row.bottoms else f"→ {marked}"
 
 
 def window_text(windows: Sequence[Window], group: int = 1) -> str:
@@ -161,6 +182,10 @@ def by(values: Iterable[object], alike: bool = True) -> str:
 
 def _numbers(shape: Shape) -> str:
     return by((hint(n) for n in shape), alike=False) or "()"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} to {names[-1]}"
 
 
 def _outputs(shapes: list[Shape]) -> str:
@@ -203,14 +228,20 @@ def _macs(n: int) -> str:
     return f"{text}MAC" if " " in text else f"{text} MAC"
 
 
+def _fixed(fixed: dict[str, str]) -> str:
+    """Which extents have to stay as they are, and why."""
+    layers = {layer: [s for s, other in fixed.items() if other == layer] for layer in fixed.values()}
+    return "; ".join(f"{' and '.join(s)} stay as they are, because of {layer}" for layer, s in layers.items())
+
+
 def _smallest(found: Smallest | None) -> str:
     if found is None:
         return "not found by trying one extent after the other"
-    told = ", ".join(f"{symbol} = {n}" for symbol, n in found.sizes.items())
+    least = ", ".join(f"{symbol} = {n}" for symbol, n in found.sizes.items())
     tried = ", ".join(f"{symbol} = {n}" for symbol, n in found.tried.items())
     failing = [f"{symbol} = {_some(values)}" for symbol, values in found.failing.items() if values]
-    more = f"; but not {', nor '.join(failing)}" if failing else "; all sizes from there on"
-    return f"{told}{more} (found by trying, up to {tried})"
+    more = f", but not {', nor '.join(failing)}" if failing else ", and every size from there on"
+    return f"{least}{more} (found by trying, up to {tried})"
 
 
 def _some(values: list[int]) -> str:

@@ -44,7 +44,8 @@ def through(
     if not known:
         return None
     field, shape = max(known, key=lambda pair: [a.size for a in pair[0].axes])
-    maps, windows = _maps(layer, len(field.axes)), list(layer.windows([numbers(shape) for shape in shapes]))
+    maps = _maps(layer, len(field.axes))
+    windows = list(layer.windows([numbers(shape) for shape in shapes]))
     if maps is None and not windows:
         kept = len(top) == len(shape) and all(same(a, b) for a, b in zip(top[2:], shape[2:], strict=True))
         maps = [AxisMap()] * len(field.axes) if kept else None
@@ -53,9 +54,8 @@ def through(
     windows = windows or [Window(1)] * len(field.axes)
     if len(windows) != len(field.axes):
         return None
-    axes = [
-        _step(a, w, m) for a, w, m in zip(field.axes, windows, maps or [None] * len(windows), strict=True)
-    ]
+    each = maps if maps is not None else [None] * len(windows)
+    axes = [_step(a, w, m) for a, w, m in zip(field.axes, windows, each, strict=True)]
     placed = [axis for axis in axes if axis is not None]
     return Field(field.origin, placed, (*field.path, index)) if len(placed) == len(axes) else None
 
@@ -76,7 +76,7 @@ def _step(axis: Axis, window: Window, there: AxisMap | None) -> Axis | None:
     if there is None:
         size = axis.size + (window.reach - 1) * axis.stride
         return Axis(size, None, axis.offset + Fraction(window.reach - 1, 2) * axis.stride)
-    # A Deconvolution's windows lie on the finer top: an element of it gets its share from so many of the bottom
+    # A Deconvolution's windows lie on its top, which is finer: each element gets something from so many
     seen = -(-window.reach // max(there.scale, Fraction(1)))
     back = there.inverse()
     return Axis(

@@ -28,6 +28,8 @@ def learn(walked: Walk, given: bool) -> list[Learning]:
     for i, layer in enumerate(net.layers):
         specs = list(layer.param.param)
         rates = [specs[k].lr_mult if k < len(specs) else 1.0 for k in range(len(layer.blobs))]
+        if layer.param.type == "BatchNorm":  # statistics, which it keeps itself (batch_norm_layer.cpp)
+            rates = [0.0] * len(rates)
         own, frozen, shared = 0, 0, []
         for k, (blob, rate) in enumerate(zip(layer.blobs, rates, strict=True)):
             name = specs[k].name if k < len(specs) else ""
@@ -44,7 +46,7 @@ def learn(walked: Walk, given: bool) -> list[Learning]:
 
 
 def state(rates: list[float]) -> str:
-    """ "learned", "frozen", "partly", or "" without parameters."""
+    """Whether all, some or none of the parameters change in training; "" where there are none."""
     if not rates:
         return ""
     return "learned" if all(rates) else "partly" if any(rates) else "frozen"

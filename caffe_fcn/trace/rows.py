@@ -8,7 +8,7 @@ from caffe_fcn.trace.fields import Field
 from caffe_fcn.trace.learning import Learning, state
 from caffe_fcn.trace.memory import memory
 from caffe_fcn.trace.model import Crop, Cut, Row, Totals
-from caffe_fcn.trace.sizes import numbers
+from caffe_fcn.trace.sizes import numbers, pixels
 from caffe_fcn.trace.walk import SPATIAL, Walk, inserted
 
 #: What the elements along a spatial axis are called.
@@ -100,17 +100,16 @@ def _apart(walked: Walk, index: int) -> str:
     """How two bottoms of a layer lie apart, if by an element or more."""
     names = [walked.names[b] for b in walked.net.bottom_ids[index]]
     known = [(n, f) for n, f in zip(names, walked.bottom_fields[index], strict=True) if f]
-    for name, field in known[1:]:
-        first, other = known[0][1], field
+    for name, other in known[1:]:
+        first = known[0][1]
         if not _comparable(walked, first, other):
             continue
         for axis, (a, b) in enumerate(zip(first.axes, other.axes, strict=True), 2):
             if a.stride and b.stride and (a.stride != b.stride or abs(a.offset - b.offset) >= a.stride):
                 what = axis_name(axis, len(first.axes) + 2)
-                return (
-                    f"{known[0][0]} and {name} lie apart: their {what} begin at pixel {a.offset} and {b.offset} "
-                    f"of the image, {a.stride} and {b.stride} apart"
-                )
+                begin = f"begin on pixel {pixels(a.offset)} and {pixels(b.offset)} of the image"
+                apart = f"are {pixels(a.stride)} and {pixels(b.stride)} pixels apart"
+                return f"{known[0][0]} and {name} do not lie alike: their {what} {begin}, and {apart}"
     return ""
 
 

@@ -30,7 +30,8 @@ def number(size: Size, **values: int) -> int:
 def over(size: Size, symbol: str, values: np.ndarray) -> np.ndarray:
     """The size at each of the symbol's values; it may have no other symbol."""
     arrays: Any = {symbol: values}  # `at` needs no more than + * //, which arrays have
-    return np.broadcast_to(size.at(arrays) if isinstance(size, Extent) else size, values.shape)
+    found: Any = size.at(arrays) if isinstance(size, Extent) else size
+    return np.broadcast_to(found, values.shape)
 
 
 def pixels(value: Fraction | None) -> str:

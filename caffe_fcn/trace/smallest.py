@@ -31,12 +31,15 @@ def smallest(walked: Walk) -> Smallest | None:
 
     present = walked.symbols
     span = min(lcm(*walked.pixels_apart()), SPAN)  # after the largest stride, sizes repeat what they do
+    if present and all(works(dict.fromkeys(present, n)) for n in range(1, span + 2)):  # as an FCN does
+        return Smallest(dict.fromkeys(present, 1), dict.fromkeys(present, span + 1), {s: [] for s in present})
     sizes, tried, failing = {}, {}, {}
     for name, size in present.items():
-        least, tried[name], failing[name] = _least(
-            lambda n, name=name: works({**present, name: n}), size, span
-        )
-        sizes[name] = least
+
+        def alone(n: int, name: str = name) -> bool:
+            return works({**present, name: n})
+
+        sizes[name], tried[name], failing[name] = _least(alone, size, span)
     return Smallest(sizes, tried, failing) if present and works(sizes) else None
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import lcm
 
-from caffe_fcn.errors import CaffeError, nearest
+from caffe_fcn.errors import CaffeError, LayerError, nearest
 from caffe_fcn.layers import Layer
 from caffe_fcn.net import Net
 from caffe_fcn.symbols import Extent, Shape, SizeNeeded
 from caffe_fcn.trace import fields
 from caffe_fcn.trace.fields import Field
+from caffe_fcn.trace.sizes import at
 
 #: How the spatial axes of an input of so many axes are called.
 SPATIAL = {4: ("H", "W"), 5: ("D", "H", "W")}
+TRIALS = 8  # larger sizes that are tried, to see whether a size can change at all
 
 
 @dataclass
@@ -46,7 +49,13 @@ def walk(net: Net, input_shape: Mapping[str, Sequence[int]]) -> Walk:
     """
     given = _input_shapes(net, input_shape)
     net.infer(given)  # what does not fit is told with numbers
-    inputs, tops, fixed = _infer(net, given)
+    first = _walk(net, given, {})
+    bound = _bound(first)
+    return _walk(net, given, bound) if bound else first
+
+
+def _walk(net: Net, given: Mapping[str, Shape], bound: Mapping[str, str]) -> Walk:
+    inputs, tops, fixed = _infer(net, given, bound)
     symbols = {str(n): n.hint for shape in inputs.values() for n in shape if isinstance(n, Extent)}
     known: dict[int, Shape] = {}
     bottoms: list[list[Shape]] = []
@@ -84,16 +93,46 @@ def _input_shapes(net: Net, given: Mapping[str, Sequence[int]]) -> dict[str, Sha
 
 
 def _infer(
-    net: Net, given: Mapping[str, Shape]
+    net: Net, given: Mapping[str, Shape], bound: Mapping[str, str]
 ) -> tuple[dict[str, Shape], list[list[Shape]], dict[str, str]]:
     """The inputs with symbols, the tops of every layer, and what had to be fixed for which layer."""
-    fixed: dict[str, str] = {}
+    fixed = dict(bound)
     while True:
         inputs = _symbolic(given, fixed)
         try:
             return inputs, net.infer(inputs), fixed
         except SizeNeeded as need:
             fixed.update(dict.fromkeys(sorted(need.symbols), _needing(net, inputs)))
+
+
+def _bound(walked: Walk) -> dict[str, str]:
+    """Symbols that can only have their present value, each with the layer that rejects all others.
+
+    An InnerProduct has weights for one size only. Whether a symbol is open is found by trying larger values:
+    alone by multiples of the net's stride, and all symbols together.
+    """
+    present, step = walked.symbols, lcm(*walked.pixels_apart())
+    bound = {}
+    for symbol, size in present.items():
+        alone = ({**present, symbol: size + k * step} for k in range(1, TRIALS))
+        together = ({s: n * k for s, n in present.items()} for k in range(2, TRIALS))
+        layer = ""
+        for values in (v for pair in zip(alone, together, strict=False) for v in pair):
+            layer = _rejecting(walked, values)
+            if not layer:
+                break
+        else:
+            bound[symbol] = layer
+    return bound
+
+
+def _rejecting(walked: Walk, values: Mapping[str, int]) -> str:
+    """The layer that takes no input of this size, or "" if every layer does."""
+    try:
+        walked.net.infer({name: at(shape, values) for name, shape in walked.inputs.items()})
+    except LayerError as error:
+        return error.layer
+    return ""
 
 
 def _needing(net: Net, inputs: Mapping[str, Shape]) -> str:

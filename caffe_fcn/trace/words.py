@@ -6,12 +6,12 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import lcm
+from math import lcm, prod
 
 import numpy as np
 
 from caffe_fcn.geometry import Window
-from caffe_fcn.symbols import Extent, Size, hint, same
+from caffe_fcn.symbols import Extent, Size, fixed, hint, same
 from caffe_fcn.trace.model import Crop, Cut, Step, Why
 from caffe_fcn.trace.sizes import number, numbers, over, period, pixels
 from caffe_fcn.trace.walk import Walk
@@ -27,18 +27,21 @@ def explain(walked: Walk, crops: Mapping[int, Crop]) -> list[Why]:
     """
     whys: dict[str, Why] = {}
     cases = {index: _cases(walked, index, crop) for index, crop in crops.items()}
-    for told in cases.values():
-        for case in told:
-            first = told[0]
-            if case is not first and case.alike(first):
-                whys[first.about].sentences.append(
-                    f"The {case.cut.name} go the same way, with {case.symbol} for {first.symbol}."
-                )
-                continue
+    told: list[_Case] = []
+    for case in (case for each in cases.values() for case in each):
+        before = next((other for other in told if case.alike(other)), None)
+        if before is None:
+            told.append(case)
             whys[case.about] = case.why()
             rest = [c for others in cases.values() for c in others if c.symbol == case.symbol]
             if pad := _pad(case, rest):
                 whys.setdefault(pad.about, pad)
+        elif before.crop is case.crop:
+            why = f"The {case.cut.name} go the same way, with {case.symbol} for {before.symbol}."
+            whys[before.about].sentences.append(why)
+        elif case.about not in whys:
+            same_as = f"The same sizes, and so the same offset, as of {before.crop.layer}."
+            whys[case.about] = Why(case.about, [], [same_as])
     return list(whys.values())
 
 
@@ -160,9 +163,10 @@ class _Case:
                     f"({sum_}) / {pixels(one.stride)}",
                     f", and its {rows} {pixels(one.stride)} apart",
                 )
+            here, there = pixels(one.offset), pixels(two.offset)
             told = (
-                f"Its {row} 0 lies on {row} {pixels(one.offset)} of the image{apart}; {row} 0 of "
-                f"{self.crop.reference} lies on {pixels(two.offset)}. So it begins {sum_} = {derived} {rows} early"
+                f"Its {row} 0 lies on {row} {here} of the image{apart}; {row} 0 of {self.crop.reference} "
+                f"lies on {there}. It begins {sum_} = {derived} {rows} early"
             )
         return told + (
             ", which is the offset." if derived == given else f". But the offset given is {given}."
@@ -176,11 +180,8 @@ class _Case:
         told = f"{given} are cut in front and {_range(least - given, most - given)} behind"
         if least != most:
             told += f" ({here} at {self.symbol} = {self.walked.symbols[self.symbol]})"
-        return (
-            f"{told}; where {least} are to spare, that is half on each side."
-            if least == 2 * given
-            else f"{told}."
-        )
+        half = f"; where {least} are to spare, that is half on each side" if least == 2 * given else ""
+        return f"{told}{half}."
 
 
 def _pad(case: _Case, others: list[_Case]) -> Why | None:
@@ -194,8 +195,8 @@ def _pad(case: _Case, others: list[_Case]) -> Why | None:
         return None
     made = [(i, case.walked.tops[i][0][case.cut.axis]) for i in case.path if i >= index]
     plain = (window.reach - 1) // 2 if window.stride == 1 else 0
-    keeps = ", which keeps the size," if window.stride == 1 and window.reach % 2 else ""
-    told = [f"With pad {plain}{keeps} {_without(case, made, window.pad - plain)}."]
+    keeps = " (which keeps the size)" if window.stride == 1 and window.reach % 2 else ""
+    told = [f"With pad {plain}{keeps}, {_without(case, made, window.pad - plain)}."]
     less = bisect_left(
         range(window.pad - plain), True, key=lambda less: not _serves(case, others, made, less + 1)
     )
@@ -206,15 +207,18 @@ def _pad(case: _Case, others: list[_Case]) -> Why | None:
         )
     else:
         told.append("With any smaller pad there are images that do not work.")
-    if window.stride == 1:
-        told.append(_cost(case, index))
+    told.append(_cost(case, index, plain))
     return Why(f"{case.walked.net.layer_names[index]}: pad {window.pad}", [], told)
 
 
 def _without(case: _Case, made: list[tuple[int, Size]], less: int) -> str:
     """What goes wrong with so much less pad, which is as if the image were smaller by twice that."""
     names, rows = case.walked.net.layer_names, case.cut.name
-    found = {i: bisect_left(range(LARGEST), 1, key=lambda n, s=s: case.at(s, n - 2 * less)) for i, s in made}
+
+    def needs(size: Size) -> int:
+        return bisect_left(range(LARGEST), 1, key=lambda n: case.at(size, n - 2 * less))
+
+    found = {i: needs(size) for i, size in made}
     layer = max(found, key=lambda i: found[i])  # the first of those that need the most
     least, most = case.spare or (0, 0)
     told = f"{names[layer]} would leave nothing of an image of fewer than {found[layer]} {rows}"
@@ -241,15 +245,18 @@ def _serves(case: _Case, others: list[_Case], made: list[tuple[int, Size]], less
     return True
 
 
-def _cost(case: _Case, index: int) -> str:
-    """How many times the image's pixels the padded layer computes."""
-    top, bottom = (numbers(s)[2:] for s in (case.walked.tops[index][0], case.walked.bottoms[index][0]))
-    times = np.prod(top, dtype=float) / np.prod(bottom, dtype=float)
-    computed, image = (" x ".join(map(str, n)) for n in (top, bottom))
-    name = case.walked.net.layer_names[index]
-    return (
-        f"The price: {name} computes {computed} positions for an image of {image}, {times:.1f} times as many."
-    )
+def _cost(case: _Case, index: int, plain: int) -> str:
+    """How much more the padded layer computes."""
+    layer, (bottom,) = case.walked.net.layers[index], (numbers(s) for s in case.walked.bottoms[index])
+    windows = layer.windows([bottom])
+    padded = numbers(case.walked.tops[index][0])[-len(windows) :]
+    without = [
+        fixed(w._replace(pad=plain).count(n)) for w, n in zip(windows, bottom[-len(windows) :], strict=True)
+    ]
+    times = prod(padded) / max(1, prod(without))
+    computed, less = (" x ".join(map(str, n)) for n in (padded, without))
+    told = f"The price: {layer.name} computes {computed} positions in place of {less}"
+    return f"{told}, {times:.1f} times as many."
 
 
 def _range(least: int, most: int) -> str:

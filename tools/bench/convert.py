@@ -23,7 +23,17 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 def convert(prototxt: Path, model: Path, out: Path, options: list[str]) -> tuple[float, float]:
     """(seconds, peak private memory in MB) of one conversion in a process of its own."""
-    command = [sys.executable, "-m", "caffe_fcn", "convert", str(prototxt), str(model), str(out), "--quiet", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "caffe_fcn",
+        "convert",
+        str(prototxt),
+        str(model),
+        str(out),
+        "--quiet",
+        *options,
+    ]
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT)
     peak = 0.0
@@ -53,8 +63,12 @@ def copy(model: Path, out: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("prototxt", nargs="?", type=Path, default=ROOT / "prototxts/voc-fcn8s/deploy.prototxt")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "prototxt", nargs="?", type=Path, default=ROOT / "prototxts/voc-fcn8s/deploy.prototxt"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", help="where the files lie; a temporary one by default")
     args, options = parser.parse_known_args()
@@ -67,11 +81,16 @@ def main() -> None:
     print(f"{model.stat().st_size / 1e6:.0f} MB of weights, {os.cpu_count()} cores")
     rows = []
     for _ in range(args.rounds):
-        rows.append((copy(model, folder / "copy"), *convert(args.prototxt, model, folder / "out.onnx", [*options])))
+        rows.append(
+            (copy(model, folder / "copy"), *convert(args.prototxt, model, folder / "out.onnx", [*options]))
+        )
         (folder / "copy").unlink()
         (folder / "out.onnx").unlink()
     cp, seconds, memory = (statistics.median(column) for column in zip(*rows, strict=True))
-    print(f"cp {cp:.2f} s   convert {seconds:.2f} s   2 x cp + 1.5 s = {2 * cp + 1.5:.2f} s   private {memory:.0f} MB")
+    print(
+        f"cp {cp:.2f} s   convert {seconds:.2f} s   2 x cp + 1.5 s = {2 * cp + 1.5:.2f} s"
+        f"   private {memory:.0f} MB"
+    )
     if not args.folder:
         shutil.rmtree(folder)
 

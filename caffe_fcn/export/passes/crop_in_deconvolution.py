@@ -1,8 +1,8 @@
 """A Crop behind a Deconvolution becomes the Deconvolution's padding: what is cut is not computed.
 
 ONNX's ConvTranspose cuts `pads` from its output, so that with fixed sizes the Crop goes away altogether. With
-open sizes the end of the cut depends on the size, and the Slice stays. Bit for bit the same: the elements that
-are left are sums of the same products.
+open sizes the end of the cut depends on the size, and the Slice stays. Bit for bit the same: the elements
+that are left are sums of the same products.
 
 Requires: nobody else reads the Deconvolution's output, nor is it an output.
 """

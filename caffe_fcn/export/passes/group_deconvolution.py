@@ -25,7 +25,8 @@ def apply(graph: Graph) -> int:
             continue
         channels = len(weight)
         name = f"{node.inputs[1]}.diagonal"
-        graph.constants[name] = np.ascontiguousarray(weight[np.arange(channels), np.arange(channels)][:, None])
+        each = np.arange(channels)
+        graph.constants[name] = np.ascontiguousarray(weight[each, each][:, None])
         node.inputs[1] = name
         node.attributes["group"] = channels
         changed += 1
