@@ -23,7 +23,7 @@ _LAZY = {  # public name -> where it lives
     "NetSpec": "caffe_fcn.net_spec",
     "params": "caffe_fcn.net_spec",
     "convert": "caffe_fcn.conversion",
-    "trace": "caffe_fcn.trace",
+    "trace": "caffe_fcn.tracing",
     "verify": "caffe_fcn.verification",
     "Session": "caffe_fcn.runtime",
 }

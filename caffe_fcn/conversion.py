@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_fcn import surgery
-from caffe_fcn.deploy import Deploy, to_deploy
+from caffe_fcn.deploy import Deploy, pruned, to_deploy
 from caffe_fcn.errors import CaffeError, VerifyError, nearest
 from caffe_fcn.formats.prototxt import read_net
 from caffe_fcn.net import TEST, Net
@@ -80,7 +80,7 @@ def convert(
     """
     o = options or Options(**changes)
     _refuse_target(out)
-    cut = to_deploy(read_net(prototxt), o.input_shapes)
+    cut = pruned(to_deploy(read_net(prototxt), o.input_shapes), o.outputs)
     net = load(cut, caffemodel, o.input_shapes)
     filled = surgery.fill_missing(net, o.init_missing) if caffemodel is not None else []
     return _export(net, cut, caffemodel, out, o, filled, progress)

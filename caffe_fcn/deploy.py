@@ -52,15 +52,40 @@ def to_deploy(text: Prototxt, shapes: Mapping[str, Sequence[int]] | None = None)
     kept = _on_the_way(kept, outputs)
     used = {b for p, _ in kept for b in p.bottom}
     inputs = [_input(top, pair, shapes or {}) for top, pair in data.items() if top in used]
+    names = {param.name for param, _ in [*inputs, *kept]}
+    dropped = [p.name for p, _ in layers if p.name not in names and p.name not in data]
+    first = next((pair[0].transform_param for top, pair in data.items() if top in used), None)
+    return Deploy(_text_of([*inputs, *kept], text), outputs, dropped, first)
+
+
+def pruned(cut: Deploy, outputs: Sequence[str] = ()) -> Deploy:
+    """The same net without the layers that no output depends on, before any of them is built.
+
+    A layer that we do not know, or that cannot run here, does no harm beside the way. `outputs` are blobs to
+    stop at; by default the net's own.
+    """
+    state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=cut.text.net.state.level, stage=cut.text.net.state.stage)
+    pairs = zip(cut.text.net.layer, cut.text.origins, strict=True)
+    layers = [(param, origin) for param, origin in pairs if takes_part(param, state, origin)]
+    made = {top for param, _ in layers for top in param.top}
+    wanted = list(outputs or cut.outputs) or _loose(layers)
+    if not made.issuperset(wanted):  # the net says so itself, once it is built
+        return cut
+    kept = _on_the_way(layers, wanted)
+    stays = {id(param) for param, _ in kept}
+    dropped = [param.name for param, _ in layers if id(param) not in stays]
+    if not dropped:
+        return cut
+    return Deploy(_text_of(kept, cut.text), cut.outputs, [*cut.dropped, *dropped], cut.transform)
+
+
+def _text_of(layers: Sequence[Pair], text: Prototxt) -> Prototxt:
+    """A net of these layers that is otherwise like `text`."""
     net = caffe_pb2.NetParameter()
     net.CopyFrom(text.net)
     del net.layer[:]
-    net.layer.extend(param for param, _ in [*inputs, *kept])
-    names = {param.name for param in net.layer}
-    dropped = [p.name for p, _ in layers if p.name not in names and p.name not in data]
-    first = next((pair[0].transform_param for top, pair in data.items() if top in used), None)
-    origins = [origin for _, origin in [*inputs, *kept]]
-    return Deploy(Prototxt(net, origins, text.path), outputs, dropped, first)
+    net.layer.extend(param for param, _ in layers)
+    return Prototxt(net, [origin for _, origin in layers], text.path)
 
 
 def _role(pair: tuple[Any, Any]) -> str:

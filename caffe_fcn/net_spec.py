@@ -82,8 +82,7 @@ class Function:
         settings = _SETTINGS.get(self.type_name) or LAYERS.get(self.type_name, Layer).settings
         own = getattr(layer, settings) if settings else layer
         for key, value in self.params.items():
-            # What ends in "param" is a field of the layer; the rest of the type's own message, if it has it.
-            message = own if not key.endswith("param") and key in own.DESCRIPTOR.fields_by_name else layer
+            message = own if key in own.DESCRIPTOR.fields_by_name else layer
             known = {**own.DESCRIPTOR.fields_by_name, **layer.DESCRIPTOR.fields_by_name}
             if key not in known:
                 problem = f"there is no parameter '{key}'"
@@ -200,7 +199,7 @@ def _scalar(field: Any, value: Any) -> Any:
         if value not in numbers:
             raise CaffeError(f"'{value}' is none of {', '.join(numbers)}")
         return numbers[value]
-    return value.item() if isinstance(value, np.generic) else value
+    return value
 
 
 class _Layers:

@@ -190,6 +190,12 @@ def test_damaged_tables_are_refused(tmp_path):
     refuse("no dataset 'b'", a=[1], b=h5py.ExternalLink("/etc/passwd", "/"))
     refuse("no dataset 'b'", a=[1], b=h5py.SoftLink("/a"))
     with h5py.File(path, "w") as file:
+        layout = h5py.VirtualLayout((1,), "f4")
+        layout[:] = h5py.VirtualSource("/etc/other.h5", "a", (1,))
+        file.create_virtual_dataset("a", layout)
+    with pytest.raises(CaffeError, match="not numbers in rows"):
+        read_rows(path, ["a"])
+    with h5py.File(path, "w") as file:
         file.create_dataset("a", (2**30, 4), "f4", chunks=(1024, 4))
     with pytest.raises(CaffeError, match="claims 4294967296 values in a file of"):
         read_rows(path, ["a"])

@@ -103,6 +103,7 @@ def test_only_what_is_needed_or_assigned_is_written():
         ("Convolution", {"kernel_size": 3}, "convolution_param { kernel_size: 3 }"),
         ("Convolution", {"pad": np.array([3, 5])}, "convolution_param { pad: [3, 5] }"),
         ("Convolution", {"num_output": np.int64(4)}, "convolution_param { num_output: 4 }"),
+        ("Convolution", {"bias_term": np.bool_(False)}, "convolution_param { bias_term: false }"),
         ("Convolution", {"convolution_param": {"pad": [1, 2]}}, "convolution_param { pad: [1, 2] }"),
         ("Deconvolution", {"num_output": 2, "stride": 4}, "convolution_param { num_output: 2 stride: 4 }"),
         ("Im2col", {"kernel_size": 3}, "convolution_param { kernel_size: 3 }"),

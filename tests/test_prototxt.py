@@ -92,7 +92,7 @@ def test_unknown_fields_are_kept_and_named_once() -> None:
         debug: [ ]"""
     )
     assert messages == [
-        "net:1: unknown field 'celi_mode' in 'pooling_param'",
+        "net:1: unknown field 'celi_mode' in 'pooling_param': did you mean ceil_mode?",
         "net:1: unknown field 'foo' in 'pooling_param'",
         "net:2: unknown field 'bottm' in 'layer': did you mean bottom?",
         "net:2: unknown field 'box' in 'layer'",

@@ -131,7 +131,7 @@ def test_floors_of_two_symbols_with_one_value_are_two() -> None:
 
 
 def test_the_formula_of_fcn32s() -> None:
-    """The arithmetic that the literature does by hand: pad 100, five poolings, fc6 of 7, upscore of 64 by 32."""
+    """The arithmetic that the literature does by hand: pad 100, five poolings, fc6, upscore of 64 by 32."""
     h = Window(3, pad=100).count(Extent.symbol("H", 500))
     assert str(h) == "H+198"
     for _ in range(5):

@@ -67,10 +67,12 @@ def merge(
 ) -> descriptor_pb2.FileDescriptorProto:
     """One file in which each extension of `forks` is a plain field of the message that it extends."""
     messages = {f".caffe.{m.name}": m for m in caffe.message_type}
-    for field in forks.extension:
-        plain = messages[field.extendee].field.add()
-        plain.CopyFrom(field)
-        plain.ClearField("extendee")
+    for scope in (forks, *forks.message_type):
+        for field in scope.extension:
+            plain = messages[field.extendee].field.add()
+            plain.CopyFrom(field)
+            plain.ClearField("extendee")
+        del scope.extension[:]
     for message in caffe.message_type:
         del message.extension_range[:]
     caffe.message_type.extend(forks.message_type)

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from caffe_fcn.formats.prototxt import read_net
     from caffe_fcn.net import TEST, TRAIN, Net
     from caffe_fcn.report import render
-    from caffe_fcn.trace import trace
+    from caffe_fcn.tracing import trace
 
     shapes = input_shapes(args.input_shape)
     text = read_net(args.prototxt)

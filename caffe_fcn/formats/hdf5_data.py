@@ -49,7 +49,7 @@ def _dataset(file: h5py.File, name: str, size: int) -> np.ndarray:
         raise CaffeError(
             f"{file.filename}: no dataset '{name}'", f"it holds {', '.join(sorted(file)) or 'nothing'}"
         )
-    if data.dtype.kind not in "fiu" or data.ndim < 1 or data.external:
+    if data.dtype.kind not in "fiu" or data.ndim < 1 or data.external or data.is_virtual:
         raise CaffeError(
             f"{file.filename}: dataset '{name}' is {data.dtype} of {data.ndim} axes, not numbers in rows"
         )

@@ -22,7 +22,7 @@ from caffe_fcn.layers.base import (
     fixed,
     np,
     product,
-)  # fmt: skip
+)
 from caffe_fcn.numeric.recurrent import lstm, lstm_unit, rnn
 
 
@@ -32,7 +32,8 @@ class _Recurrent(Layer):
     Bottoms: x (T, N, ...); cont (T, N), 0 where a sequence begins, which forgets the state before that step;
     with `expose_hidden` the state to start from, each blob (1, N, D); in front of it, if there is one bottom
     more, a static input (N, ...) that is added at every step. Tops: (T, N, D); with `expose_hidden` the last
-    state.
+    state. Without `expose_hidden` every pass starts from zeros, as Caffe's first does; its later ones go on
+    from the last state where cont is not 0.
     """
 
     gates = 1  # rows of weights for each of the D = num_output units

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from caffe_fcn.errors import CaffeError, nearest
 from caffe_fcn.report import data, markdown, text
-from caffe_fcn.trace import Trace
+from caffe_fcn.tracing import Trace
 
 FORMATS: dict[str, Callable[[Trace], str]] = {
     "text": text.render,

@@ -9,8 +9,8 @@ import json
 from caffe_fcn.geometry import Window
 from caffe_fcn.report.tables import by
 from caffe_fcn.symbols import hint
-from caffe_fcn.trace import Row, Trace
-from caffe_fcn.trace.sizes import numbers, pixels
+from caffe_fcn.tracing import Row, Trace
+from caffe_fcn.tracing.sizes import numbers, pixels
 
 
 def to_json(trace: Trace) -> str:

@@ -6,7 +6,7 @@ import re
 
 from caffe_fcn.report import tables
 from caffe_fcn.report.tables import Table
-from caffe_fcn.trace import Trace, Why
+from caffe_fcn.tracing import Trace, Why
 
 
 def render(trace: Trace) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from caffe_fcn.geometry import Window
 from caffe_fcn.symbols import Extent, Shape, hint, same
-from caffe_fcn.trace import Crop, Row, Smallest, Step, Trace
-from caffe_fcn.trace.sizes import pixels
+from caffe_fcn.tracing import Crop, Row, Smallest, Step, Trace
+from caffe_fcn.tracing.sizes import pixels
 from caffe_fcn.units import bytes_text, count_text
 
 

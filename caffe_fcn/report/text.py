@@ -6,7 +6,7 @@ import textwrap
 
 from caffe_fcn.report import tables
 from caffe_fcn.report.tables import Table
-from caffe_fcn.trace import Trace, Why
+from caffe_fcn.tracing import Trace, Why
 
 WIDTH = 110  # of paragraphs; tables are as wide as they have to be
 

@@ -11,9 +11,9 @@ from caffe_fcn.errors import CaffeError, LayerError, nearest
 from caffe_fcn.layers import Layer
 from caffe_fcn.net import Net
 from caffe_fcn.symbols import Extent, Shape, SizeNeeded
-from caffe_fcn.trace import fields
-from caffe_fcn.trace.fields import Field
-from caffe_fcn.trace.sizes import at
+from caffe_fcn.tracing import fields
+from caffe_fcn.tracing.fields import Field
+from caffe_fcn.tracing.sizes import at
 
 #: How the spatial axes of an input of so many axes are called.
 SPATIAL = {4: ("H", "W"), 5: ("D", "H", "W")}

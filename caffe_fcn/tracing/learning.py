@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from caffe_fcn import surgery
 from caffe_fcn.net import Net
-from caffe_fcn.trace.walk import Walk
+from caffe_fcn.tracing.walk import Walk
 
 
 class Learning(NamedTuple):

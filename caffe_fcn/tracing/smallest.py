@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from math import lcm
 
 from caffe_fcn.errors import CaffeError
-from caffe_fcn.trace.model import Smallest
-from caffe_fcn.trace.sizes import at, number
-from caffe_fcn.trace.walk import Walk
+from caffe_fcn.tracing.model import Smallest
+from caffe_fcn.tracing.sizes import at, number
+from caffe_fcn.tracing.walk import Walk
 
 SPAN = 64  # sizes that are tried one by one; no more, however large the net's stride
 

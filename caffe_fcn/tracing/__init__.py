@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 
 from caffe_fcn.errors import CaffeWarning
 from caffe_fcn.net import TEST, Net
-from caffe_fcn.trace.learning import learn, missing
-from caffe_fcn.trace.model import Axis, Crop, Cut, Row, Smallest, Step, Totals, Trace, Why
-from caffe_fcn.trace.rows import crops, odd, rows
-from caffe_fcn.trace.smallest import smallest
-from caffe_fcn.trace.walk import walk
-from caffe_fcn.trace.words import explain
+from caffe_fcn.tracing.learning import learn, missing
+from caffe_fcn.tracing.model import Axis, Crop, Cut, Row, Smallest, Step, Totals, Trace, Why
+from caffe_fcn.tracing.rows import crops, odd, rows
+from caffe_fcn.tracing.smallest import smallest
+from caffe_fcn.tracing.walk import walk
+from caffe_fcn.tracing.words import explain
 
 __all__ = ["Axis", "Crop", "Cut", "Row", "Smallest", "Step", "Totals", "Trace", "Why", "trace"]
 

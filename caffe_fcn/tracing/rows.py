@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from caffe_fcn.coords import between, crop_window
 from caffe_fcn.errors import CaffeError
-from caffe_fcn.trace.fields import Field
-from caffe_fcn.trace.learning import Learning, state
-from caffe_fcn.trace.memory import memory
-from caffe_fcn.trace.model import Crop, Cut, Row, Totals
-from caffe_fcn.trace.sizes import numbers, pixels
-from caffe_fcn.trace.walk import SPATIAL, Walk, inserted
+from caffe_fcn.tracing.fields import Field
+from caffe_fcn.tracing.learning import Learning, state
+from caffe_fcn.tracing.memory import memory
+from caffe_fcn.tracing.model import Crop, Cut, Row, Totals
+from caffe_fcn.tracing.sizes import numbers, pixels
+from caffe_fcn.tracing.walk import SPATIAL, Walk, inserted
 
 #: What the elements along a spatial axis are called.
 ELEMENTS = {"D": "slices", "H": "rows", "W": "columns"}

@@ -12,9 +12,9 @@ import numpy as np
 
 from caffe_fcn.geometry import Window
 from caffe_fcn.symbols import Extent, Size, fixed, hint, same
-from caffe_fcn.trace.model import Crop, Cut, Step, Why
-from caffe_fcn.trace.sizes import number, numbers, over, period, pixels
-from caffe_fcn.trace.walk import Walk
+from caffe_fcn.tracing.model import Crop, Cut, Step, Why
+from caffe_fcn.tracing.sizes import number, numbers, over, period, pixels
+from caffe_fcn.tracing.walk import Walk
 
 LONGEST = 1024  # sizes that are gone through for the least and the most of something
 LARGEST = 1 << 14  # pixels; no net needs more

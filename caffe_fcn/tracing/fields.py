@@ -9,8 +9,8 @@ from typing import NamedTuple
 from caffe_fcn.geometry import AxisMap, Window
 from caffe_fcn.layers import Layer
 from caffe_fcn.symbols import Shape, same
-from caffe_fcn.trace.model import Axis
-from caffe_fcn.trace.sizes import numbers
+from caffe_fcn.tracing.model import Axis
+from caffe_fcn.tracing.sizes import numbers
 
 
 class Field(NamedTuple):
