@@ -204,6 +204,7 @@ def _staged(out: PathLike) -> Iterator[Path]:
     except VerifyError as error:
         for made in folder.iterdir():
             made.replace(target.parent / (made.name + ".rejected"))
-        raise VerifyError(f"{error}", f"the file is kept as {target.name}.rejected") from error
+        problem = str(error).replace(str(folder / target.name), str(target))
+        raise VerifyError(problem, f"the file is kept as {target.name}.rejected") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -26,6 +26,7 @@ __all__ = [
     "fill_missing",
     "interp",
     "interp_missing",
+    "interpolates",
     "mixing",
     "transplant",
     "unfilled",
@@ -136,7 +137,7 @@ def fill_missing(net: Net, init_missing: bool = False) -> list[str]:
     Warns:
         CaffeWarning: a Deconvolution mixes its channels (`mixing`).
     """
-    others = [name for name in unfilled(net) if not _interpolates(net.layer_dict[name])]
+    others = [name for name in unfilled(net) if not interpolates(net.layer_dict[name])]
     if others and not init_missing:
         raise _missing(net, others)
     lines = [*interp_missing(net), *(f"{name}: left at the prototxt's fillers" for name in others)]
@@ -160,7 +161,7 @@ def interp_missing(net: Net) -> list[str]:
     lines = []
     for name in unfilled(net):
         layer = net.layer_dict[name]
-        if not _interpolates(layer):
+        if not interpolates(layer):
             continue
         weight = layer.blobs[0]
         if layer.param.convolution_param.weight_filler.type != "bilinear":
@@ -199,7 +200,8 @@ def _is_zero(layer: Layer) -> bool:
     return _is_deconvolution(layer) and not layer.blobs[0].data.any()
 
 
-def _interpolates(layer: Layer) -> bool:
+def interpolates(layer: Layer) -> bool:
+    """Whether a layer is a Deconvolution that can hold a bilinear kernel for each of its channels."""
     return _is_deconvolution(layer) and not _not_interpolating(layer.blobs[0].shape)
 
 

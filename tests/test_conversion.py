@@ -44,7 +44,11 @@ def test_dims_are_named_alike(tmp_path):
     assert result.inputs == {"data": ["N", 3, "H", "W"]}
     assert result.outputs == {"score": ["N", 21, "H", "W"]}
     model = onnx.load(path)
-    assert [d.dim_param for d in model.graph.output[0].type.tensor_type.shape.dim if d.dim_param] == ["N", "H", "W"]
+    assert [d.dim_param for d in model.graph.output[0].type.tensor_type.shape.dim if d.dim_param] == [
+        "N",
+        "H",
+        "W",
+    ]
 
 
 def test_two_inputs_that_must_agree_share_their_symbols(tmp_path):
@@ -77,7 +81,9 @@ def test_output_stops_early(tmp_path):
 def test_names_are_caffes(tmp_path):
     path, _ = made(tmp_path, skip_passes=["all"])
     graph = onnx.load(path).graph
-    layers = {layer.name for layer in CASE.net().layers if layer.param.type not in ("Split", "Input", "Dropout")}
+    layers = {
+        layer.name for layer in CASE.net().layers if layer.param.type not in ("Split", "Input", "Dropout")
+    }
     assert layers <= {node.name for node in graph.node}
     assert graph.input[0].name == "data"
     assert graph.output[0].name == "score"
@@ -132,6 +138,12 @@ def test_preprocess_takes_bytes(tmp_path):
     assert result.inputs == {"image": ["N", "H", "W", 3]}
     label = Session(path, "cpu").run({"image": rgb})["score_label"]
     assert (label == expected.argmax(axis=1)).mean() > 0.999
+
+
+def test_what_stands_around_the_net_is_verified_too(tmp_path):
+    _, result = made(tmp_path, preprocess=True, argmax=True, softmax=True, verify=True)
+    assert {"data", "score", "score_prob", "score_prob_label"} <= set(result.verified.differences)
+    assert result.verified.inputs == {"image": (1, 37, 45, 3)}
 
 
 def test_preprocess_refuses_other_nets(tmp_path):

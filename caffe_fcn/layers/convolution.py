@@ -119,8 +119,13 @@ class _Filter(_Windowed, bottoms=range(1, MANY), tops=range(1, MANY)):
         super().setup()
         p, n = self.param.convolution_param, len(self.param.bottom)
         self.check(n == len(self.param.top), f"{n} bottoms make {n} tops, got {len(self.param.top)}")
-        self.check(p.num_output > 0, f"num_output {p.num_output} must be positive")
         self.check(p.group > 0, f"group {p.group} must be positive")
+
+    def _outputs(self, bottom: Shape) -> int:
+        """How many channels come out."""
+        n = self.param.convolution_param.num_output
+        self.check(n > 0, f"num_output {n} must be positive")
+        return n
 
     def _group(self, bottom: Shape) -> int:
         """In how many groups the channels work; forks have types that say so by their name."""
@@ -137,12 +142,13 @@ class _Filter(_Windowed, bottoms=range(1, MANY), tops=range(1, MANY)):
     def parameters(self, bottoms: Sequence[Shape]) -> list[Parameter]:
         p, bottom = self.param.convolution_param, bottoms[0]
         channels, group = fixed(bottom[self._channel_axis(bottom)]), self._group(bottom)
-        for what, n in (("channels", channels), ("num_output", p.num_output)):
+        outputs = self._outputs(bottom)
+        for what, n in (("channels", channels), ("num_output", outputs)):
             self.check(n % group == 0, f"group {group} does not divide {what} {n}")
-        ends = self._kernel_shape(channels, p.num_output, group)
+        ends = self._kernel_shape(channels, outputs, group)
         shape = (*ends, *(w.kernel for w in self._windows(bottom)))
         weight = Parameter("weight", shape, p.weight_filler)
-        return [weight, *([Parameter("bias", (p.num_output,), p.bias_filler)] if p.bias_term else [])]
+        return [weight, *([Parameter("bias", (outputs,), p.bias_filler)] if p.bias_term else [])]
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom, axis = bottoms[0], self._channel_axis(bottoms[0])
@@ -152,7 +158,7 @@ class _Filter(_Windowed, bottoms=range(1, MANY), tops=range(1, MANY)):
             want, have = self.parameters(bottoms)[0].shape, self.blobs[0].shape
             channels = f"a bottom with {bottom[axis]} channels on axis {axis}"
             self.check(want == have, f"its weights are {have}, {channels} needs {want}")
-        return [(*bottom[:axis], self.param.convolution_param.num_output, *self._sizes(bottom))] * len(
+        return [(*bottom[:axis], self._outputs(bottom), *self._sizes(bottom))] * len(
             bottoms
         )
 

@@ -58,7 +58,7 @@ class Pooling(Layer, tops=range(1, 3)):
         self.check(len(bottom) == 4, f"needs 4 axes (N, C, H, W), got {bottom}")
         if p.global_pooling:
             return [PoolAxis(fixed(n), fixed(n), 1, 0, False) for n in bottom[2:]]
-        up = p.round_mode == p.CEIL
+        up = p.round_mode == p.CEIL and p.ceil_mode  # `ceil_mode: false` is what forks say for FLOOR
         axes = [PoolAxis(n, k, s, pad, up) for n, k, s, pad in zip(bottom[2:], *self._sizes(), strict=True)]
         for axis in axes:
             self.check(

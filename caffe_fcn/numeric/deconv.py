@@ -79,10 +79,10 @@ def _columns(x: np.ndarray, weight: np.ndarray, windows: Sequence[Window], out: 
 def _channels(x: np.ndarray, weight: np.ndarray, windows: Sequence[Window], out: np.ndarray) -> None:
     """One channel a group, as in bilinear upsampling: add whole images times each element."""
     box = tuple(slice(0, n) for n in x.shape[2:])
-    factors = weight[:, 0].reshape(*out.shape[:2], *weight.shape[3:], *(1,) * len(box))
+    ones = (1,) * len(box)
     step = max(1, BUFFER // (8 * prod(out.shape[1:])))
     for first in range(0, len(x), step):
         part = slice(first, first + step)
         for element, inside, where in taps(windows, box, out.shape[2:]):
-            factor = factors[(part, slice(None), *element)]
+            factor = weight[part, 0][last(*element)].reshape(-1, out.shape[1], *ones)
             out[part][last(*where)] += factor * x[part][last(*inside)]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from caffe_fcn import surgery
 from caffe_fcn.net import Net
+from caffe_fcn.tracing.sizes import numbers
 from caffe_fcn.tracing.walk import Walk
 
 
@@ -54,9 +55,8 @@ def state(rates: list[float]) -> str:
 
 def missing(net: Net, given: bool) -> list[str]:
     """A line for the layers that the weights leave empty, and that no bilinear kernel fills."""
-    names = (
-        [n for n in surgery.unfilled(net) if net.layer_dict[n].param.type != "Deconvolution"] if given else []
-    )
+    empty = surgery.unfilled(net) if given else []
+    names = [name for name in empty if not surgery.interpolates(net.layer_dict[name])]
     if not names:
         return []
     return [f"the weights hold nothing for {', '.join(names)}: a conversion needs --init-missing"]
@@ -68,9 +68,9 @@ def _source(walked: Walk, index: int, given: bool, empty: set[str]) -> str:
         return "not given"
     if layer.name not in empty:
         return "caffemodel"
-    if layer.param.type == "Deconvolution":
+    if surgery.interpolates(layer):
         return "bilinear on conversion"
-    filler = layer.parameters(walked.bottoms[index])[0].filler
+    filler = layer.parameters([numbers(s) for s in walked.bottoms[index]])[0].filler
     if filler is None or (filler.type == "constant" and filler.value == 0):
         return "zero"
     return f"filler {filler.type}"

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from caffe_fcn.net import Net
 from caffe_fcn.symbols import Shape, Size, hint, product
-
-FLOAT = 4  # bytes
+from caffe_fcn.tracing.model import FLOAT
 
 
 class Memory(NamedTuple):

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 from caffe_fcn.geometry import Window
 from caffe_fcn.symbols import Atom, Extent, Shape, Size, Symbol, hint
 
+FLOAT = 4  # bytes of a number
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -46,7 +48,7 @@ class Row:
 
     @property
     def parameter_bytes(self) -> int:
-        return 4 * self.parameters
+        return FLOAT * self.parameters
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Totals:
 
     @property
     def parameter_bytes(self) -> int:
-        return 4 * self.parameters
+        return FLOAT * self.parameters
 
 
 @dataclass(frozen=True)
