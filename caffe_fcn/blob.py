@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Blob:
 
     @property
     def count(self) -> int:
-        return int(np.prod(self._shape, dtype=np.int64))
+        return math.prod(self._shape)
 
     @property
     def data(self) -> np.ndarray:
@@ -90,6 +91,8 @@ class Blob:
 
     def defer(self, shape: Shape, later: Callable[[], None]) -> None:
         """Values of this shape are there, elsewhere: `later` stores them, when they are first read."""
+        if not self.held:
+            self._flat = None
         self.reshape(*shape)
         self._later, self.touched = later, False
 
@@ -137,9 +140,6 @@ class Blob:
     @property
     def width(self) -> int:
         return self._legacy(3)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._shape)
 
     def __repr__(self) -> str:
         return f"<Blob {' '.join(map(str, self._shape))} ({self.count})>"

@@ -130,9 +130,16 @@ def test_files_can_be_read_in_one_sitting():
 
 
 def test_the_readme_names_real_commands():
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"caffe-fcn ([a-z]+)", readme))
     assert named <= {*COMMANDS, "is"}
     assert "make demo" in readme
     assert "make test" in readme
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_readmes_table_is_the_registrys():
+    sys.path.insert(0, str(ROOT / "tools"))
+    import make_docs
+
+    assert make_docs.README.read_text(encoding="utf-8") == make_docs.page()

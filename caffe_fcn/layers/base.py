@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn, 
 
 import numpy as np
 
+from caffe_fcn.blob import Blob, BlobVec
 from caffe_fcn.errors import LayerError, UnsupportedError
 from caffe_fcn.geometry import AxisMap, Window
 from caffe_fcn.symbols import Shape, Size, fixed, product
@@ -36,6 +37,7 @@ class Parameter(NamedTuple):
     name: str
     shape: Shape
     filler: Any = None  # FillerParameter; None: zeros
+    blob: Blob | None = None  # the blob itself, where the layer made it already
 
 
 class CoordMap(NamedTuple):
@@ -54,7 +56,7 @@ class Layer:
 
     bottoms: ClassVar[range] = range(1, 2)  # how many the type accepts
     tops: ClassVar[range] = range(1, 2)
-    role: ClassVar[Role] = "op"
+    role: Role = "op"
     fork: ClassVar[str] = ""  # the fork that a type comes from; "" for stock Caffe
     pointwise: ClassVar[bool] = False  # element (h, w) of the top comes from (h, w) of the bottoms alone
     shape_only: ClassVar[frozenset[int]] = (
@@ -76,12 +78,17 @@ class Layer:
         self.param = param  # LayerParameter
         self.where = where  # "file:line" of the layer
         self.fields = fields or {}  # what the prototxt says of this layer beyond the schema
-        self.blobs: list[Any] = []  # the parameters, each with `.data`; the net fills and shares them
+        self.blobs = BlobVec()  # the parameters; the net fills and shares them
         self.setup()
 
     @property
     def name(self) -> str:
         return self.param.name
+
+    @property
+    def type(self) -> str:
+        """The type as the prototxt spells it."""
+        return str(self.param.type)
 
     @property
     def training(self) -> bool:
@@ -107,6 +114,11 @@ class Layer:
         """Values of the tops, float32, from the values of the bottoms."""
         raise NotImplementedError
 
+    def run(self, bottoms: Sequence[Array]) -> list[Array]:
+        """A net's step in a forward pass: what `reshape` checks has to hold for every new size."""
+        self.reshape([array.shape for array in bottoms])
+        return self.forward(bottoms)
+
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> Sequence[str | Value]:
         """Add the nodes that compute this layer to `g`; return the names of its tops.
 
@@ -130,8 +142,8 @@ class Layer:
 
     @property
     def weights(self) -> list[Array]:
-        """The values of `blobs`."""
-        return [blob.data for blob in self.blobs]
+        """The values of `blobs`, to be read."""
+        return [blob.peek() for blob in self.blobs]
 
     def check(self, ok: bool, problem: str, hint: str = "") -> None:
         """Caffe's CHECK: raise LayerError naming file, line, layer and type unless `ok`."""

@@ -158,9 +158,7 @@ class _Filter(_Windowed, bottoms=range(1, MANY), tops=range(1, MANY)):
             want, have = self.parameters(bottoms)[0].shape, self.blobs[0].shape
             channels = f"a bottom with {bottom[axis]} channels on axis {axis}"
             self.check(want == have, f"its weights are {have}, {channels} needs {want}")
-        return [(*bottom[:axis], self._outputs(bottom), *self._sizes(bottom))] * len(
-            bottoms
-        )
+        return [(*bottom[:axis], self._outputs(bottom), *self._sizes(bottom))] * len(bottoms)
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         shape = bottoms[0].shape

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from caffe_fcn.blob import Blob
 from caffe_fcn.errors import CaffeError, LayerError, nearest
 from caffe_fcn.fillers import fill
 from caffe_fcn.formats import caffe_pb2
 from caffe_fcn.formats.prototxt import Prototxt, read_net
 from caffe_fcn.layers import LAYERS, Layer
 from caffe_fcn.net import weights as weights_
-from caffe_fcn.net.blob import Blob
 from caffe_fcn.net.filter import takes_part
 from caffe_fcn.net.splits import insert_splits
 from caffe_fcn.symbols import Shape, fixed, product
@@ -64,7 +64,7 @@ class Net:
         self.filled: set[str] = set()  # layers whose parameters came from a file or from surgery
         self.ignored: list[str] = []  # layers of the weights file that the net lacks
         self._owners: dict[str, tuple[Layer, int]] = {}  # named parameters
-        self._blob_loss_weights: OrderedDict[str, float] = OrderedDict()
+        self.blob_loss_weights: OrderedDict[str, float] = OrderedDict()
         self._build(text, state)
         if weights is not None:
             self.copy_from(weights)
@@ -162,7 +162,7 @@ class Net:
             self.blob_list[i].reshape(*map(fixed, shape))
         weights = list(layer.param.loss_weight) or [1.0] * (layer.role == "loss")
         for n, i in enumerate(tops):
-            self._blob_loss_weights[self.blob_names[i]] = weights[n] if n < len(weights) else 0.0
+            self.blob_loss_weights[self.blob_names[i]] = weights[n] if n < len(weights) else 0.0
 
     def _parameter(self, layer: Layer, i: int, spec: Any, wanted: Any) -> Blob:
         """A new parameter, or the one of that name which another layer owns."""
@@ -246,7 +246,7 @@ class Net:
                 blob.share(result)
             else:
                 blob.store(_owned(result, arrays))
-            if weight := self._blob_loss_weights[self.blob_names[i]]:
+            if weight := self.blob_loss_weights[self.blob_names[i]]:
                 loss += weight * float(blob.peek().sum()) if n < len(results) else 0.0
         return loss
 

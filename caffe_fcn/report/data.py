@@ -44,7 +44,7 @@ def _fields(row: Row) -> dict[str, object]:
         "parameter_bytes": row.parameter_bytes,
         "macs": hint(row.macs),
         "activation_bytes": hint(row.memory),
-        "receptive_field": by(pixels(a.size) for a in row.axes),
+        "receptive_field": by(a.size for a in row.axes),
         "image_stride": by(pixels(a.stride) for a in row.axes),
         "image_offset": by(pixels(a.offset) for a in row.axes),
         "lr_mult": " ".join(f"{rate:g}" for rate in row.lr_mult),

@@ -70,7 +70,7 @@ def costs(trace: Trace) -> Table:
             row.source,
             count_text(hint(row.macs)) if hint(row.macs) else "",
             bytes_text(hint(row.memory)) if hint(row.memory) else "",
-            by(pixels(a.size) for a in row.axes),
+            by(a.size for a in row.axes),
             by(pixels(a.stride) for a in row.axes),
             by(pixels(a.offset) for a in row.axes),
         ]

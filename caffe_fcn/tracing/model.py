@@ -17,7 +17,7 @@ FLOAT = 4  # bytes of a number
 class Axis:
     """How elements along one axis of a blob lie in the image."""
 
-    size: Fraction  # pixels that one element looks at, all of them inside an image that is large enough
+    size: int  # pixels that an element is computed from, at most
     stride: Fraction | None  # pixels from one element to the next; None if there is one only
     offset: Fraction  # the pixel on which the middle of element 0 lies; pixels count from 0
 

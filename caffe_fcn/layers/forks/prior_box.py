@@ -52,7 +52,7 @@ class PriorBox(Layer, bottoms=2):
         ratios = [1.0]
         for ratio in p.aspect_ratio:
             if all(abs(ratio - other) >= 1e-6 for other in ratios):
-                ratios += [ratio, 1 / ratio] if p.flip else [ratio]
+                ratios += [ratio, float(np.float32(1 / ratio))] if p.flip else [ratio]
         return ratios[1:]
 
     def _sizes(self) -> Array:
