@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from caffe_fcn.errors import CaffeError
 
 Shape = tuple[int, ...]
+LARGEST = 2**31 - 1  # elements; Caffe counts them in an int (blob.cpp)
+
+
+def countable(shape: Iterable[int]) -> bool:
+    """Whether a blob can have this shape; an axis of 0 does not excuse the others, for NumPy neither."""
+    return math.prod(max(n, 1) for n in shape) <= LARGEST
 
 
 def _zeros(shape: Shape) -> np.ndarray:
@@ -71,7 +77,10 @@ class Blob:
         if self._later is not None:
             self._later()
         if self._flat is None:
-            self._flat = self._fill(self._shape).reshape(-1)
+            try:
+                self._flat = self._fill(self._shape).reshape(-1)
+            except MemoryError as error:
+                raise CaffeError(f"there is not enough memory for a blob of {self._shape}") from error
         return self._flat[: self.count].reshape(self._shape)
 
     def store(self, array: np.ndarray) -> None:
@@ -108,6 +117,8 @@ class Blob:
         )
         if any(n < 0 for n in new):
             raise CaffeError(f"a blob cannot have the shape {new}")
+        if not countable(new):
+            raise CaffeError(f"a blob of the shape {new} would have more than {LARGEST} elements")
         if new == self._shape:
             return
         self._shape, self._later = new, None
@@ -143,6 +154,29 @@ class Blob:
 
     def __repr__(self) -> str:
         return f"<Blob {' '.join(map(str, self._shape))} ({self.count})>"
+
+
+class ReshapedBlob(Blob):
+    """A parameter that is shared under another shape of as many elements."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: Blob, shape: Shape) -> None:
+        super().__init__(shape)
+        self._owner = owner
+
+    @property
+    def held(self) -> bool:
+        return self._owner.held
+
+    def peek(self) -> np.ndarray:
+        return self._owner.peek().reshape(self.shape)
+
+    def store(self, array: np.ndarray) -> None:
+        self._owner.store(array.reshape(self._owner.shape))
+
+    def share(self, array: np.ndarray) -> None:
+        self._owner.share(array.reshape(self._owner.shape))
 
 
 class BlobVec(list[Blob]):

@@ -46,7 +46,8 @@ def test_csv_reads_back() -> None:
     rows = list(csv.DictReader(io.StringIO(render(found, "csv"))))
     assert [r["name"] for r in rows] == [r.name for r in found.rows]
     assert rows[1] == {
-        "index": "1", "name": "conv1_1", "type": "Convolution", "bottoms": "data", "tops": "conv1_1", "in_place": "0",
+        "index": "1", "name": "conv1_1", "type": "Convolution", "bottoms": "data", "tops": "conv1_1",
+        "in_place": "0",
         "kernel": "3", "stride": "1", "pad": "100", "dilation": "1", "group": "1", "output": "1x64x532x698",
         "output_formula": "1 x 64 x H+198 x W+198", "parameters": "1792", "parameter_bytes": "7168",
         "macs": str(64 * 27 * 532 * 698), "activation_bytes": str(4 * 64 * 532 * 698), "receptive_field": "3",

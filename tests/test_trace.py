@@ -84,8 +84,8 @@ def test_formulas_of_fcn32s() -> None:
         name: str(row(found, name).shapes[0][2]) for name in ("conv1_1", "pool5", "fc6", "upscore", "score")
     }
     assert formulas == {
-        "conv1_1": "H+198", "pool5": "ceil((H+198)/32)", "fc6": "ceil((H+6)/32)", "upscore": "32*ceil((H+38)/32)",
-        "score": "H",
+        "conv1_1": "H+198", "pool5": "ceil((H+198)/32)", "fc6": "ceil((H+6)/32)",
+        "upscore": "32*ceil((H+38)/32)", "score": "H",
     }  # fmt: skip
 
 
@@ -110,8 +110,9 @@ def test_two_inputs_share_symbols_if_they_are_of_one_size() -> None:
 
 def test_three_dimensional_inputs_have_depth() -> None:
     text = """
-        layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 1 dim: 4 dim: 6 dim: 8 } } }
-        layer { name: "c" type: "Convolution" bottom: "d" top: "c" convolution_param { num_output: 1 kernel_size: 3 } }
+        layer { name: "d" type: "Input" top: "d" input_param { shape { dim: [1, 1, 4, 6, 8] } } }
+        layer { name: "c" type: "Convolution" bottom: "d" top: "c"
+                convolution_param { num_output: 1 kernel_size: 3 } }
     """
     assert [str(n) for n in row(trace(Net(text)), "c").shapes[0]] == ["1", "1", "D-2", "H-2", "W-2"]
 

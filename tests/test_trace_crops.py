@@ -20,11 +20,16 @@ from tests.small_nets import PROTOTXTS, VOC8S, conv, net_of, pool
 @pytest.mark.parametrize(
     ("folder", "offsets"),
     [
-        ("voc-fcn32s", [19]), ("voc-fcn16s", [5, 27]), ("voc-fcn8s", [5, 9, 31]), ("voc-fcn8s-atonce", [5, 9, 31]),
-        ("voc-fcn-alexnet", [18]), ("nyud-fcn32s-color-hha", [19]), ("siftflow-fcn8s", [5, 9, 31, 5, 9, 31]),
+        ("voc-fcn32s", [19]),
+        ("voc-fcn16s", [5, 27]),
+        ("voc-fcn8s", [5, 9, 31]),
+        ("voc-fcn8s-atonce", [5, 9, 31]),
+        ("voc-fcn-alexnet", [18]),
+        ("nyud-fcn32s-color-hha", [19]),
+        ("siftflow-fcn8s", [5, 9, 31, 5, 9, 31]),
         ("pascalcontext-fcn16s", [5, 27]),
     ],
-)  # fmt: skip
+)
 def test_offsets_of_the_family_are_the_derived_ones(folder: str, offsets: list[int]) -> None:
     found = trace(PROTOTXTS / folder / "deploy.prototxt")
     assert [crop.cuts[0].given for crop in found.crops] == offsets
@@ -49,16 +54,16 @@ def test_what_a_crop_cuts_is_what_the_shapes_leave() -> None:
 def test_a_wrong_offset_is_told() -> None:
     found = trace(Net(VOC8S.read_text().replace("offset: 31", "offset: 34")))
     assert [crop.right for crop in found.crops] == [True, True, False]
-    assert found.warnings == ["score: the offset is 34, 34; the coordinates of its bottoms ask for 31, 31"]
+    assert found.warnings == ["score: the offset is 34; the coordinates of its bottoms ask for 31"]
     assert "wrong" in render(found)
     assert "But the offset given is 34" in text_of(found, "score: offset 34")
 
 
 def test_a_crop_between_unrelated_blobs_says_why_it_has_no_offset() -> None:
     text = """
-        layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 1 dim: 1 dim: 9 dim: 9 } } }
-        layer { name: "b" type: "Input" top: "b" input_param { shape { dim: 1 dim: 1 dim: 5 dim: 5 } } }
-        layer { name: "c" type: "Crop" bottom: "a" bottom: "b" top: "c" crop_param { axis: 2 offset: 1 offset: 2 } }
+        layer { name: "a" type: "Input" top: "a" input_param { shape { dim: [1, 1, 9, 9] } } }
+        layer { name: "b" type: "Input" top: "b" input_param { shape { dim: [1, 1, 5, 5] } } }
+        layer { name: "c" type: "Crop" bottom: ["a", "b"] top: "c" crop_param { axis: 2 offset: [1, 2] } }
     """
     found = trace(Net(text))
     (crop,) = found.crops
@@ -139,7 +144,7 @@ def test_the_arithmetic_of_fcn32s() -> None:
 
 @pytest.mark.parametrize("folder", ["voc-fcn32s", "voc-fcn16s", "voc-fcn8s"])
 def test_what_is_said_of_the_pad_is_true(folder: str) -> None:
-    """The least pad works for every size and the next smaller does not; without pad nothing is left below N."""
+    """The least pad works for every size, the next smaller does not; without pad nothing is left below N."""
     _check_pad(
         folder, "conv1_1", plain=1, offset={"voc-fcn32s": 19, "voc-fcn16s": 27, "voc-fcn8s": 31}[folder]
     )

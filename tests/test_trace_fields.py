@@ -30,9 +30,8 @@ def test_receptive_field_is_what_the_forward_pass_reads(chain: list[tuple[str, i
         name = f"l{i}"
         if kind == "ave":
             pad = min(pad, kernel - 1)
-            layers.append(
-                f"Pooling {name} {bottom} {pool(f'pool: AVE kernel_size: {kernel} stride: {stride} pad: {pad}')}"
-            )
+            fields = f"pool: AVE kernel_size: {kernel} stride: {stride} pad: {pad}"
+            layers.append(f"Pooling {name} {bottom} {pool(fields)}")
         else:
             fields = f'bias_term: false weight_filler {{ type: "constant" value: 1 }} kernel_size: {kernel} '
             fields += f"stride: {stride} pad: {pad} dilation: {dilation}"
@@ -107,8 +106,11 @@ def test_receptive_fields_of_fcn8s() -> None:
 
 def test_fields_through_other_layers() -> None:
     found = trace(net_of(
-        "Convolution wide data " + conv("kernel_size: 5 pad: 2"), "Convolution slim data " + conv("kernel_size: 1"),
-        "Concat both slim,wide", "Softmax soft both", "Pooling all soft " + pool("pool: AVE global_pooling: true"),
+        "Convolution wide data " + conv("kernel_size: 5 pad: 2"),
+        "Convolution slim data " + conv("kernel_size: 1"),
+        "Concat both slim,wide",
+        "Softmax soft both",
+        "Pooling all soft " + pool("pool: AVE global_pooling: true"),
         "InnerProduct end all inner_product_param { num_output: 2 }",
     ))  # fmt: skip
     sizes = {r.name: [(a.size, a.stride, a.offset) for a in r.axes[:1]] for r in found.rows}
@@ -118,14 +120,12 @@ def test_fields_through_other_layers() -> None:
 
 
 def test_blobs_that_lie_apart_are_told() -> None:
-    shifted = trace(net_of("Convolution c data " + conv("kernel_size: 3 pad: 1"),
-                           "Crop moved data,c crop_param { axis: 2 offset: 0 }", "Eltwise sum c,moved"))  # fmt: skip
-    assert shifted.warnings == []
-    apart = trace(net_of(
-        "Convolution c data " + conv("kernel_size: 3"), "Crop moved data,c crop_param { axis: 2 offset: 0 }",
-        "Eltwise sum c,moved",
-    ))  # fmt: skip
-    assert apart.warnings == [
-        "moved: the offset is 0, 0; the coordinates of its bottoms ask for 1, 1",
-        "sum: c and moved do not lie alike: their rows begin on pixel 1 and 0 of the image, and are 1 and 1 pixels apart",
+    rest = ("Crop moved data,c crop_param { axis: 2 offset: 0 }", "Eltwise sum c,moved")
+    assert trace(net_of("Convolution c data " + conv("kernel_size: 3 pad: 1"), *rest)).warnings == []
+    assert trace(net_of("Convolution c data " + conv("kernel_size: 3"), *rest)).warnings == [
+        "moved: the offset is 0; the coordinates of its bottoms ask for 1",
+        "sum: c and moved do not lie alike: their rows begin on pixel 1 and 0 of the image",
     ]
+    wider = "Convolution c data " + conv("kernel_size: 3 stride: 2"), *rest
+    told = trace(net_of(*wider)).warnings[0]
+    assert told.endswith("their rows begin on pixel 1 and 0 of the image, 2 and 1 pixels apart")

@@ -32,12 +32,12 @@ PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
 
 # seed, height, width of sample-1.png and so on. Training and held-out pictures use seed pairs, never these.
-SAMPLES = ((14, 150, 200), (52, 180, 180), (81, 210, 160), (111, 128, 224))
+SAMPLES = ((18, 150, 200), (45, 180, 180), (61, 210, 160), (105, 128, 224))
 
 RADIUS = (24.0, 56.0)  # of the circle around a shape, in pixels
 PIXELS_PER_SHAPE = 6500
-SMALLEST_PART_INSIDE = 0.7  # of a shape's area, when the border cuts it
-SMALLEST_PART_SEEN = 0.6  # of a shape's area, when others cover it: a smaller rest could be any class
+SMALLEST_PART_INSIDE = 0.8  # of a shape's area, when the border cuts it
+SMALLEST_PART_SEEN = 0.8  # of a shape's area, when others cover it: a smaller rest could be any class
 
 
 # --- Shapes: signed distance to the outline, negative inside, for a circle of radius 1 around the shape. ---

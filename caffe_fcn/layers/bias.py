@@ -43,7 +43,8 @@ class _Along(Layer, bottoms=range(1, 3)):
 
     def _spread(self, bottom: Shape, operand: Array) -> Array:
         """The operand with an axis of 1 for each of bottom's behind it."""
-        return operand.reshape(*operand.shape, *(1,) * (len(bottom) - self._place(bottom, operand.shape)[1]))
+        end = self._place(bottom, operand.shape)[1]
+        return operand.reshape((*operand.shape, *(1,) * (len(bottom) - end)))
 
     def _given(self, g: Builder, bottom: Value, operand: Value) -> str:
         """Bottom 1, so that it spreads over bottom 0."""

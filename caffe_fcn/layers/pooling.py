@@ -62,8 +62,8 @@ class Pooling(Layer, tops=range(1, 3)):
         axes = [PoolAxis(n, k, s, pad, up) for n, k, s, pad in zip(bottom[2:], *self._sizes(), strict=True)]
         for axis in axes:
             self.check(
-                axis.size + 2 * axis.pad >= axis.kernel,
-                f"input of {axis.size} + 2 * pad {axis.pad} is smaller than the kernel {axis.kernel}",
+                axis.out >= 1,
+                f"no window of {axis.kernel} begins in an input of {axis.size} with pad {axis.pad}",
             )
         return axes
 

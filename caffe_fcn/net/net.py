@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from caffe_fcn.blob import Blob
+from caffe_fcn import fillers, memory
+from caffe_fcn.blob import LARGEST, Blob, ReshapedBlob, countable
 from caffe_fcn.errors import CaffeError, LayerError, nearest
-from caffe_fcn.fillers import fill
 from caffe_fcn.formats import caffe_pb2
 from caffe_fcn.formats.prototxt import Prototxt, read_net
 from caffe_fcn.layers import LAYERS, Layer
 from caffe_fcn.net import weights as weights_
 from caffe_fcn.net.filter import takes_part
 from caffe_fcn.net.splits import insert_splits
-from caffe_fcn.symbols import Shape, fixed, product
+from caffe_fcn.symbols import Shape, fixed
+from caffe_fcn.units import bytes_text
 
 TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
-LARGEST = 2**31 - 1  # elements of a blob; Caffe counts them in an int (blob.cpp)
+MADE_UP = 2**28  # parameters that fillers may make up in a net, 1 GiB; larger nets have a weights file
 
 #: What Net reads a net from: a path, a message, or text already read by `read_net`.
 Source: TypeAlias = "str | os.PathLike[str] | Prototxt | Any"
@@ -63,6 +65,7 @@ class Net:
         self.top_ids: list[list[int]] = []
         self.filled: set[str] = set()  # layers whose parameters came from a file or from surgery
         self.ignored: list[str] = []  # layers of the weights file that the net lacks
+        self._made_up = 0  # values of parameters that came from fillers
         self._owners: dict[str, tuple[Layer, int]] = {}  # named parameters
         self.blob_loss_weights: OrderedDict[str, float] = OrderedDict()
         self._build(text, state)
@@ -158,7 +161,7 @@ class Net:
             layer.blobs.append(self._parameter(layer, i, spec, parameter))
         for i, shape in zip(tops, layer.reshape(shapes), strict=True):
             layer.check(min(shape, default=0) >= 0, f"its top would be {shape}")
-            layer.check(product(shape) <= LARGEST, f"its top would be {shape}: more than {LARGEST} elements")
+            layer.check(countable(shape), f"its top would be {shape}: more than {LARGEST} elements")
             self.blob_list[i].reshape(*map(fixed, shape))
         weights = list(layer.param.loss_weight) or [1.0] * (layer.role == "loss")
         for n, i in enumerate(tops):
@@ -170,16 +173,31 @@ class Net:
         if not spec.name or spec.name not in self._owners:
             if spec.name:
                 self._owners[spec.name] = (layer, i)
-            filler = wanted.filler
-            return Blob(shape, lambda s: np.zeros(s, np.float32) if filler is None else fill(filler, s))
+            if wanted.blob is not None:
+                return wanted.blob
+            told = f"its {wanted.name} would be {shape}"
+            layer.check(countable(shape), f"{told}: more than {LARGEST} elements")
+            return Blob(shape, self._filling(layer, wanted.filler, told))
         owner, j = self._owners[spec.name]
         own = owner.blobs[j].shape
         told = f"cannot share param '{spec.name}' owned by layer '{owner.name}': it is {own}, here {shape}"
         if spec.share_mode == spec.PERMISSIVE:
             layer.check(np.prod(own) == np.prod(shape), told)
-            return owner.blobs[j] if own == shape else _Reshaped(owner.blobs[j], shape)
+            return owner.blobs[j] if own == shape else ReshapedBlob(owner.blobs[j], shape)
         layer.check(own == shape, told, "share_mode: PERMISSIVE allows another shape of as many elements")
         return owner.blobs[j]
+
+    def _filling(self, layer: Layer, filler: Any, told: str) -> Callable[[tuple[int, ...]], np.ndarray]:
+        """What fills a parameter that no file gives, up to a limit: a few words of text can claim anything."""
+        draw = fillers.later(filler) if filler is not None else lambda shape: np.zeros(shape, np.float32)
+
+        def fill(shape: tuple[int, ...]) -> np.ndarray:
+            self._made_up += math.prod(shape)
+            problem = f"{told}: with it fillers make up {self._made_up} values, more than {MADE_UP}"
+            layer.check(self._made_up <= MADE_UP, problem, "give a weights file")
+            return draw(shape)
+
+        return fill
 
     # --- weights
 
@@ -225,30 +243,38 @@ class Net:
 
     def forward_range(self, start: int, end: int) -> float:
         """Run layers start..end, both included; returns the weighted sum of their losses."""
+        self.check_memory(start, end)
         loss = 0.0
         for index in range(start, end + 1):
             loss += self._run(index)
         return loss
 
+    def check_memory(self, start: int = 0, end: int | None = None) -> None:
+        """CaffeError if the blobs that the layers start..end make take more memory than there is."""
+        tops = {i for tops in self.top_ids[start : None if end is None else end + 1] for i in tops}
+        wanted = 4 * sum(self.blob_list[i].count for i in tops if not self.blob_list[i].filled)
+        if wanted > memory.MUCH and wanted > (free := memory.free() or wanted):
+            told = f"the blobs of a forward pass take {bytes_text(wanted)}, {bytes_text(free)} are free"
+            raise CaffeError(f"{self.path}: {told}", "give smaller inputs")
+
     def _run(self, index: int) -> float:
         layer = self.layers[index]
-        if layer.param.type == "Input":
+        if layer.type == "Input":
             return 0.0
-        bottoms = [self.blob_list[i] for i in self.bottom_ids[index]]
-        arrays = [blob.peek() for blob in bottoms]
-        layer.reshape([array.shape for array in arrays])  # its checks hold for every new size
-        results = layer.forward(arrays)
-        loss = 0.0
-        for n, (i, result) in enumerate(zip(self.top_ids[index], results, strict=True)):
-            blob = self.blob_list[i]
-            if layer.shares_data:
-                bottoms[0].share(arrays[0])
-                blob.share(result)
-            else:
-                blob.store(_owned(result, arrays))
-            if weight := self.blob_loss_weights[self.blob_names[i]]:
-                loss += weight * float(blob.peek().sum()) if n < len(results) else 0.0
-        return loss
+        ids = self.bottom_ids[index]
+        arrays = [self.blob_list[i].peek() for i in ids]
+        tops = list(zip(self.top_ids[index], layer.run(arrays), strict=True))
+        if layer.shares_data:
+            self.blob_list[ids[0]].share(arrays[0])
+            for i, array in tops:
+                self.blob_list[i].share(array)
+        else:
+            tops = [(i, _owned(a, [b for j, b in zip(ids, arrays, strict=True) if j != i])) for i, a in tops]
+            del arrays  # or the memory of what is computed in place would seem to be in use
+            for i, array in tops:
+                self.blob_list[i].store(array)
+        weights = ((i, self.blob_loss_weights[self.blob_names[i]]) for i, _ in tops)
+        return sum(weight * float(self.blob_list[i].peek().sum()) for i, weight in weights if weight)
 
     def forward(
         self,
@@ -281,7 +307,11 @@ class Net:
 
     def _feed(self, name: str, array: np.ndarray) -> None:
         blob = self.blobs[name]
-        if array.shape != blob.shape:
+        try:  # as NumPy assigns, but for a batch of one, which is not repeated
+            fits = np.broadcast_shapes(array.shape, blob.shape) == blob.shape
+        except ValueError:
+            fits = False
+        if not fits or array.shape[:1] != blob.shape[:1]:
             hint = f"net.blobs['{name}'].reshape{array.shape} first" if array.ndim == len(blob.shape) else ""
             raise CaffeError(f"input '{name}' is {array.shape}, its blob {blob.shape}", hint)
         blob.data[...] = array
@@ -293,19 +323,6 @@ class Net:
 
 
 AUTOMATIC = "(automatic)"
-
-
-class _Reshaped(Blob):
-    """A parameter that is shared under another shape of as many elements."""
-
-    __slots__ = ("_owner",)
-
-    def __init__(self, owner: Blob, shape: tuple[int, ...]) -> None:
-        super().__init__(shape)
-        self._owner = owner
-
-    def peek(self) -> np.ndarray:
-        return self._owner.peek().reshape(self.shape)
 
 
 def _unread(descriptor: Any, fields: Mapping[str, Any]) -> tuple[str, Any] | None:
@@ -322,12 +339,10 @@ def _unread(descriptor: Any, fields: Mapping[str, Any]) -> tuple[str, Any] | Non
     return None
 
 
-def _owned(result: np.ndarray, bottoms: Sequence[np.ndarray]) -> np.ndarray:
-    """`result` as a float32 array in C order that is no view of a bottom (unless it is the bottom itself)."""
+def _owned(result: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
+    """`result` as a float32 array in C order that is no view of other blobs."""
     result = np.ascontiguousarray(result, np.float32).reshape(np.shape(result))
-    if any(result is not b and np.may_share_memory(result, b) for b in bottoms):
-        result = result.copy()
-    return result
+    return result.copy() if any(np.may_share_memory(result, b) for b in others) else result
 
 
 def _positional(args: tuple[Any, ...], weights: Any, phase: int | None) -> tuple[Any, int]:

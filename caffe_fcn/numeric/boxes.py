@@ -13,7 +13,9 @@ import numpy as np
 F = np.float32
 
 
-def prior_sizes(min_sizes: Sequence[float], max_sizes: Sequence[float], ratios: Sequence[float]) -> np.ndarray:
+def prior_sizes(
+    min_sizes: Sequence[float], max_sizes: Sequence[float], ratios: Sequence[float]
+) -> np.ndarray:
     """(priors, 2) widths and heights in pixels at one cell (prior_box_layer.cpp of SSD).
 
     Sizes are cut to whole pixels, as there. `ratios` are those beside 1.
@@ -28,7 +30,11 @@ def prior_sizes(min_sizes: Sequence[float], max_sizes: Sequence[float], ratios: 
 
 
 def prior_boxes(
-    sizes: np.ndarray, cells: tuple[int, int], image: tuple[int, int], step: tuple[float, float], offset: float
+    sizes: np.ndarray,
+    cells: tuple[int, int],
+    image: tuple[int, int],
+    step: tuple[float, float],
+    offset: float,
 ) -> np.ndarray:
     """(H * W * priors, 4) boxes around the centre of each cell, as shares of the image.
 

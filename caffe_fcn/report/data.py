@@ -46,7 +46,7 @@ def _fields(row: Row) -> dict[str, object]:
         "activation_bytes": hint(row.memory),
         "receptive_field": by(a.size for a in row.axes),
         "image_stride": by(pixels(a.stride) for a in row.axes),
-        "image_offset": by(pixels(a.offset) for a in row.axes),
+        "image_offset": by((pixels(a.offset) for a in row.axes), between=" "),
         "lr_mult": " ".join(f"{rate:g}" for rate in row.lr_mult),
         "learning": row.learning,
         "weights_from": row.source,

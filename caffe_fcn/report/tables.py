@@ -72,7 +72,7 @@ def costs(trace: Trace) -> Table:
             bytes_text(hint(row.memory)) if hint(row.memory) else "",
             by(a.size for a in row.axes),
             by(pixels(a.stride) for a in row.axes),
-            by(pixels(a.offset) for a in row.axes),
+            by((pixels(a.offset) for a in row.axes), between=", "),
         ]
         for row in trace.rows
     ]
@@ -174,14 +174,14 @@ def window_text(windows: Sequence[Window], group: int = 1) -> str:
     return " ".join(parts)
 
 
-def by(values: Iterable[object], alike: bool = True) -> str:
+def by(values: Iterable[object], alike: bool = True, between: str = "x") -> str:
     """'3x5'; if `alike`, '3' for values that are all 3."""
     found = [str(v) for v in values]
-    return found[0] if alike and len(set(found)) == 1 else "x".join(found)
+    return found[0] if alike and len(set(found)) == 1 else between.join(found)
 
 
 def _numbers(shape: Shape) -> str:
-    return by((hint(n) for n in shape), alike=False) or "()"
+    return by((hint(n) for n in shape), alike=False) or "scalar"
 
 
 def _listed(names: Sequence[str]) -> str:

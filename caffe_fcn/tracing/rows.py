@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from caffe_fcn.coords import between, crop_window
 from caffe_fcn.errors import CaffeError
 from caffe_fcn.tracing.fields import Field
@@ -80,13 +82,19 @@ def _each(offsets: list[int], axes: int) -> list[int]:
     return offsets * axes if len(offsets) == 1 else offsets
 
 
+def _once(offsets: Iterable[object]) -> str:
+    """'31', or '1, 2' if they differ."""
+    found = [str(offset) for offset in offsets]
+    return found[0] if len(set(found)) == 1 else ", ".join(found)
+
+
 def odd(walked: Walk, found: dict[int, Crop]) -> list[str]:
     """What a person should look at: wrong offsets, and blobs put together that lie apart in the image."""
     told = []
     for crop in found.values():
         if not crop.right:
-            given = ", ".join(str(c.given) for c in crop.cuts)
-            right = ", ".join(str(c.derived) for c in crop.cuts)
+            given = _once(c.given for c in crop.cuts)
+            right = _once(c.derived for c in crop.cuts)
             told.append(
                 f"{crop.layer}: the offset is {given}; the coordinates of its bottoms ask for {right}"
             )
@@ -108,8 +116,12 @@ def _apart(walked: Walk, index: int) -> str:
             if a.stride and b.stride and (a.stride != b.stride or abs(a.offset - b.offset) >= a.stride):
                 what = axis_name(axis, len(first.axes) + 2)
                 begin = f"begin on pixel {pixels(a.offset)} and {pixels(b.offset)} of the image"
-                apart = f"are {pixels(a.stride)} and {pixels(b.stride)} pixels apart"
-                return f"{known[0][0]} and {name} do not lie alike: their {what} {begin}, and {apart}"
+                wide = (
+                    f", {pixels(a.stride)} and {pixels(b.stride)} pixels apart"
+                    if a.stride != b.stride
+                    else ""
+                )
+                return f"{known[0][0]} and {name} do not lie alike: their {what} {begin}{wide}"
     return ""
 
 

@@ -166,7 +166,7 @@ class _Case:
             here, there = pixels(one.offset), pixels(two.offset)
             told = (
                 f"Its {row} 0 lies on {row} {here} of the image{apart}; {row} 0 of {self.crop.reference} "
-                f"lies on {there}. It begins {sum_} = {derived} {rows} early"
+                f"lies on {there}. It begins {sum_} = {derived} {row if derived == 1 else rows} early"
             )
         return told + (
             ", which is the offset." if derived == given else f". But the offset given is {given}."

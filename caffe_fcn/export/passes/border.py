@@ -81,19 +81,19 @@ class Rewrite:
             return self.g.op("ConstantOfShape", self.g.ints((1, level.channels, *sizes)), value=np.zeros(1, np.float32))
         x = self.zones[start]
         for axis in range(2):
-            f = level.frames[axis]
-            x = self.gather(x, axis, range(f.near), f.near, sizes[axis] - f.near - f.far, range(f.near + 1, f.zone))
+            x = self.along(x, start, axis, sizes[axis], 0, 0)
         return x
 
-    def gather(self, x, axis, begin, mid, count: Size, end):
-        g = self.g
-        parts = [g.array(np.asarray(list(begin), np.int64))] if len(begin) else []
+    def along(self, x, level, axis, size: Size, first: int, last: int):
+        """Elements `first` to size - `last` of a map of `size`, taken from the zone `x`."""
+        g, f = self.g, self.chain.levels[level].frames[axis]
+        begin, end = list(range(first, f.near)), list(range(f.zone - f.far, f.zone - last))
+        count = size - max(first, f.near) - max(last, f.far)
         if isinstance(count, int):
-            index = g.array(np.asarray([*begin, *[mid] * count, *end], np.int64))
+            index = g.array(np.asarray([*begin, *[f.near] * count, *end], np.int64))
         else:
-            parts.append(g.op("ConstantOfShape", g.size(count), value=np.asarray([mid], np.int64)))
-            if len(end):
-                parts.append(g.array(np.asarray(list(end), np.int64)))
+            middle = g.op("ConstantOfShape", g.size(count), value=np.asarray([f.near], np.int64))
+            parts = [*([g.array(np.asarray(begin, np.int64))] if begin else []), middle, *([g.array(np.asarray(end, np.int64))] if end else [])]
             index = g.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
         return g.op("Gather", x, index, axis=axis + 2)
 
@@ -113,29 +113,27 @@ class Rewrite:
 
     def assemble(self, level, trims, name):
         g, lv, z = self.g, self.chain.levels[level], self.zones[level]
-        begin, end, mid = [], [], []
+        ends = []
         for axis in range(2):
             f = lv.frames[axis]
             a, b = trims[axis]
-            begin.append([min(r, f.near) for r in range(a, f.before)])
-            end.append([max(f.near, f.zone - f.behind + r) for r in range(f.behind - b)])
-            mid.append(lv.sizes[axis] - f.before - f.behind)
+            ends.append(([min(r, f.near) for r in range(a, f.before)], [max(f.near, f.zone - f.behind + r) for r in range(f.behind - b)]))
         n = self.graph.inputs[0].shape[0]
         def batch(x):
             return x if n == 1 and isinstance(n, int) else g.op("Expand", x, g.ints([n, 1, 1, 1]))
         def rows(index):
             x = g.op("Gather", z, g.array(np.asarray(index, np.int64)), axis=2)
-            return batch(self.gather(x, 1, begin[1], lv.frames[1].near, mid[1], end[1]))
+            return batch(self.along(x, level, 1, lv.sizes[1], *trims[1]))
         def side(index):
             x = g.op("Gather", z, g.array(np.asarray(index, np.int64)), axis=3)
-            return batch(self.gather(x, 0, [], lv.frames[0].near, mid[0], []))
-        parts = [side(begin[1])] if begin[1] else []
+            return batch(self.along(x, level, 0, lv.sizes[0], *self.chain.kept(level, 0)))
+        parts = [side(ends[1][0])] if ends[1][0] else []
         parts.append(self.inner[level])
-        parts += [side(end[1])] if end[1] else []
+        parts += [side(ends[1][1])] if ends[1][1] else []
         middle = g.op("Concat", *parts, axis=3)
-        parts = [rows(begin[0])] if begin[0] else []
+        parts = [rows(ends[0][0])] if ends[0][0] else []
         parts.append(middle)
-        parts += [rows(end[0])] if end[0] else []
+        parts += [rows(ends[0][1])] if ends[0][1] else []
         x = g.op("Concat", *parts, axis=2)
         if name:
             g.graph.rename({x: name})

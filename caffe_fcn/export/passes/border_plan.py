@@ -54,10 +54,9 @@ class Frame(NamedTuple):
             far=-((-self.far - slide.end) // s),
         )
 
-    @property
-    def open(self) -> bool:
-        """Whether the image's part keeps clear of what the inner padding changes."""
-        return self.before >= self.near and self.behind >= self.far
+    def open(self, least: int) -> bool:
+        """Whether the ends keep clear of each other on a map of `least` elements, and so on every larger one."""
+        return max(self.before, self.near) + max(self.behind, self.far) <= least
 
     @property
     def zone(self) -> int:
@@ -82,6 +81,7 @@ class Level:
     tensor: str
     channels: int
     sizes: tuple[Size, Size]
+    least: tuple[int, int]  # the sizes for an image of one pixel
     frames: tuple[Frame, Frame]
     shared: bool  # others than the chain's next node read it too
 
@@ -142,22 +142,25 @@ def follow(graph: Graph, first: Node) -> Chain | None:
         return None
     sizes = tuple(n + s.begin + s.end for n, s in zip(data[2:], step.slides, strict=True))
     frames = tuple(Frame(s.begin, s.end, 0, 0) for s in step.slides)
+    old = step.slides
     step.slides = tuple(s._replace(begin=0, end=0) for s in step.slides)
-    chain = Chain([], [Level(first.inputs[0], int(data[1]), sizes, frames, False)])
+    least = tuple(1 + s.begin + s.end for s in old)
+    chain = Chain([], [Level(first.inputs[0], int(data[1]), sizes, least, frames, False)])
     while step is not None:
         before = chain.levels[-1]
-        sizes, frames = before.sizes, before.frames
+        sizes, frames, least = before.sizes, before.frames, before.least
         if step.slides:
             sizes = tuple(s.count(n) for s, n in zip(step.slides, sizes, strict=True))
+            least = tuple(s.count(n) for s, n in zip(step.slides, least, strict=True))
             frames = tuple(f.through(s) for s, f in zip(step.slides, frames, strict=True))
         channels = step.channels or before.channels
-        if not all(f.open for f in frames):
+        if not all(f.open(n) for f, n in zip(frames, least, strict=True)):
             break
         top = step.node.outputs[0]
         readers = graph.consumers(top)
         shared = len(readers) > 1 or any(v.name == top for v in graph.outputs)
         chain.steps.append(step)
-        chain.levels.append(Level(top, channels, sizes, frames, shared))
+        chain.levels.append(Level(top, channels, sizes, least, frames, shared))
         following = [s for node in readers if (s := _step(graph, node, top))]
         step = max(following, key=lambda s: s.products, default=None)
     return chain if chain.steps else None
@@ -221,5 +224,5 @@ def plans(chain):
     cand = [i + 1 for i, s in enumerate(chain.steps) if s.slides and max(x.stride for x in s.slides) > 1 or chain.levels[i+1].shared or i + 1 == len(chain.steps)]
     for n in range(len(cand) + 1):
         for cuts in combinations(cand, n):
-            if cuts and all(m in cuts for m in must if m < cuts[-1]):
+            if cuts and all(m in cuts for m in must if m < cuts[-1]) and all(min(t) >= 0 for a, b in pairwise([0, *cuts]) for x in range(2) for t in chain.needed(a, b, x, chain.kept(b, x))):
                 yield cuts

@@ -29,7 +29,9 @@ class _TrainingNoise(_Neuron):
     """A layer that changes what it reads in training only. Bottom: any shape. Top: the same."""
 
     def setup(self) -> None:
-        self.check(not self.training, "is random in phase TRAIN, which is not computed here", "use phase TEST")
+        self.check(
+            not self.training, "is random in phase TRAIN, which is not computed here", "use phase TEST"
+        )
 
     def apply(self, x: Array) -> Array:
         return x

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from caffe_fcn.layers.base import Array, AxisMap, Builder, CoordMap, Layer, Sequence, Shape, Size, Value, np
+from caffe_fcn.layers.base import (
+    Array, AxisMap, Builder, CoordMap, Layer, Sequence, Shape, Size, Value, fixed, np,
+)  # fmt: skip
 
 LAST = np.iinfo(np.int64).min  # behind the first element, for a slice that runs backwards in ONNX
 
@@ -122,20 +124,17 @@ class ShuffleChannel(Layer):
         self.check(bottom[1] % group == 0, f"group {group} does not divide channels {bottom[1]}")
         return [bottom]
 
-    def _dealt(self, bottom: Shape) -> tuple[Shape, list[int]]:
-        """The channels as (group, rest), and the order of axes that swaps these two."""
+    def _dealt(self, channels: int) -> Array:
+        """Which channel comes to which place."""
         group = self.param.shuffle_channel_param.group
-        shape = (bottom[0], group, bottom[1] // group, *bottom[2:])
-        return shape, [0, 2, 1, *range(3, len(shape))]
+        return np.arange(channels).reshape(group, channels // group).T.reshape(-1)
 
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
-        shape, order = self._dealt(bottoms[0].shape)
-        return [bottoms[0].reshape([int(n) for n in shape]).transpose(order).reshape(bottoms[0].shape)]
+        return [bottoms[0][:, self._dealt(bottoms[0].shape[1])]]
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         (bottom,) = bottoms
-        shape, order = self._dealt(bottom.shape)
-        return [g.reshape(g.op("Transpose", g.reshape(bottom, shape), perm=order), bottom.shape)]
+        return [g.op("Gather", bottom, g.array(self._dealt(fixed(bottom.shape[1]))), axis=1)]
 
 
 class _Blocks(Layer):
@@ -260,7 +259,13 @@ class CropCenter(Layer):
 
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
         (bottom,) = bottoms
-        return [bottom[tuple(slice(cut, n - cut) for n, cut in zip(bottom.shape, self._ends(bottom.shape), strict=True))]]
+        return [
+            bottom[
+                tuple(
+                    slice(cut, n - cut) for n, cut in zip(bottom.shape, self._ends(bottom.shape), strict=True)
+                )
+            ]
+        ]
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         (bottom,) = bottoms
@@ -272,4 +277,6 @@ class CropCenter(Layer):
 
     def coord_map(self) -> CoordMap | None:
         cuts = list(self.param.crop_center_param.crop_size)
-        return CoordMap(1, [AxisMap(shift=AxisMap().shift - cut) for cut in cuts[2:]]) if len(cuts) > 2 else None
+        return (
+            CoordMap(1, [AxisMap(shift=AxisMap().shift - cut) for cut in cuts[2:]]) if len(cuts) > 2 else None
+        )

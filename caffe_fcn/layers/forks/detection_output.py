@@ -50,7 +50,9 @@ class DetectionOutput(Layer, bottoms=range(3, 6)):
         locations, confidences, priors = bottoms[:3]
         self.check(len(priors) >= 3, f"'{names[2]}' is {priors}, not (1, 2, priors * 4)")
         count, boxes = priors[2] // 4, 1 if p.share_location else p.num_classes
-        for name, shape, each in zip(names, (locations, confidences), (4 * boxes, p.num_classes), strict=False):
+        for name, shape, each in zip(
+            names, (locations, confidences), (4 * boxes, p.num_classes), strict=False
+        ):
             has = product(shape[1:])
             told = f"'{name}' is {shape}: {has} numbers for each item, {count} priors need {count * each}"
             self.check(len(shape) >= 2 and has == count * each, told)
@@ -201,7 +203,9 @@ class DetectionOutput(Layer, bottoms=range(3, 6)):
         nothing = g.op("Less", g.reduce("ReduceMax", g.cast(found), [0]), g.scalar(0.5))
         blank = g.op("Concat", g.cast(item), g.fill((n, 6), -1), axis=1)
         rows = g.op("Concat", g.reshape(rows, (n * k, 7)), blank, axis=0)
-        return g.op("Compress", rows, g.op("Concat", found, g.op("Expand", nothing, g.ints([n])), axis=0), axis=0)
+        return g.op(
+            "Compress", rows, g.op("Concat", found, g.op("Expand", nothing, g.ints([n])), axis=0), axis=0
+        )
 
     @staticmethod
     def _range(g: Builder, n: Size) -> str:

@@ -31,7 +31,9 @@ class PriorBox(Layer, bottoms=2):
             self.check(high > low, f"max_size {high:g} must be greater than min_size {low:g}")
         self.check(len(p.variance) in (0, 1, 4), f"{len(p.variance)} variance, give 1 or 4")
         self.check(min(p.variance, default=1) > 0, f"variance {list(p.variance)} must be positive")
-        self.check(min(p.aspect_ratio, default=1) > 0, f"aspect_ratio {list(p.aspect_ratio)} must be positive")
+        self.check(
+            min(p.aspect_ratio, default=1) > 0, f"aspect_ratio {list(p.aspect_ratio)} must be positive"
+        )
         for plain in ("img", "step"):
             self._check_pair(plain)
 

@@ -56,17 +56,23 @@ class Interp(_Resampled, bottoms=range(1, 3)):
         p = self.param.interp_param
         self.only("interp_param")
         for name in ("pad_beg", "pad_end"):
-            self.check(getattr(p, name) <= 0, f"{name} {getattr(p, name)} must not be positive: it only crops")
+            self.check(
+                getattr(p, name) <= 0, f"{name} {getattr(p, name)} must not be positive: it only crops"
+            )
         for name in ("zoom_factor", "shrink_factor"):
             self.check(getattr(p, name) >= 1, f"{name} {getattr(p, name)} must be at least 1")
         factor = p.HasField("zoom_factor") or p.HasField("shrink_factor")
         told = factor or (p.HasField("height") and p.HasField("width")) or len(self.param.bottom) > 1
-        self.check(told, "the size of its top is missing", "give height and width, zoom_factor or shrink_factor")
+        self.check(
+            told, "the size of its top is missing", "give height and width, zoom_factor or shrink_factor"
+        )
 
     def _cut(self, bottom: Shape) -> Shape:
         p = self.param.interp_param
         height, width = (n + p.pad_beg + p.pad_end for n in bottom[2:])
-        self.check(height > 0 and width > 0, f"pad_beg {p.pad_beg} and pad_end {p.pad_end} leave nothing of {bottom}")
+        self.check(
+            height > 0 and width > 0, f"pad_beg {p.pad_beg} and pad_end {p.pad_end} leave nothing of {bottom}"
+        )
         return (*bottom[:2], height, width)
 
     def _sizes(self, bottoms: Sequence[Shape]) -> tuple[Size, Size]:
@@ -163,7 +169,9 @@ class DeephiResize(_Resampled):
         p, (x,) = self.param.deephi_resize_param, bottoms
         height, width = self._target([x.shape])
         if p.resize_type == p.NEAREST:
-            rows, columns = (resize.nearest(*sizes) for sizes in zip(x.shape[2:], (height, width), strict=True))
+            rows, columns = (
+                resize.nearest(*sizes) for sizes in zip(x.shape[2:], (height, width), strict=True)
+            )
             return [x[:, :, rows][..., columns]]
         return [resize.linear(x, height, width, resize.centred)]
 
@@ -201,7 +209,9 @@ class Upsample(_Resampled, bottoms=range(1, 3)):
             self.check(scale > 0, f"scale {scale} must be positive")
             self.check(not pads or scale == 2, f"pad_out_{what} goes with a scale of 2 only, got {scale}")
         sized = p.HasField("upsample_h") or p.pad_out_h or p.pad_out_w
-        self.check(self.masked or not sized, "upsample_h, upsample_w and pad_out go with a mask, the second bottom")
+        self.check(
+            self.masked or not sized, "upsample_h, upsample_w and pad_out go with a mask, the second bottom"
+        )
 
     @property
     def variant(self) -> str:
@@ -218,7 +228,9 @@ class Upsample(_Resampled, bottoms=range(1, 3)):
         p, (_, _, h, w) = self.param.upsample_param, bottoms[0]
         if self.masked:
             names = self.param.bottom
-            self.check(bottoms[0] == bottoms[1], f"'{names[0]}' is {bottoms[0]}, '{names[1]}' is {bottoms[1]}")
+            self.check(
+                bottoms[0] == bottoms[1], f"'{names[0]}' is {bottoms[0]}, '{names[1]}' is {bottoms[1]}"
+            )
         if p.HasField("upsample_h"):
             return p.upsample_h, p.upsample_w
         rows, columns = self._scales()

@@ -1,0 +1,132 @@
+"""Proposal: regions that may hold an object, out of a region proposal network.
+
+Semantics: src/caffe/layers/proposal_layer.cpp of PVANET's Caffe (sanghoon/caffe, branch dev_pvanet), which
+caffe-windows has too.
+"""
+
+from __future__ import annotations
+
+from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Size, Value, fixed, np
+from caffe_fcn.layers.forks import box_nodes
+from caffe_fcn.numeric.boxes import anchors, descending, move, shifted, suppress
+
+RATIOS, SCALES = (0.5, 1.0, 2.0), (8.0, 16.0, 32.0)  # of Faster R-CNN
+
+
+class Proposal(Layer, bottoms=3, tops=range(1, 3)):
+    """The likeliest of the anchors at every cell, moved as the net says, without those that overlap a likelier one.
+
+    Bottoms: probabilities (1, 2 * A, H, W), of no object and then of one; moves (1, 4 * A, H, W); what is known
+    of the image: its height, width, and scale (or one for each side), (1, 3) or (1, 4).
+    Tops: regions (R, 5), each the item (0), then x1, y1, x2, y2 in pixels; their probabilities (R). R is
+    `post_nms_topn` at most; `reshape` says so many, as Caffe does until the first forward pass.
+
+    The A anchors are boxes around `base_size` pixels, of each `ratio` of height to width and each `scale`. A
+    region with a side below `min_size` times the image's scale has probability 0. Sides are one longer than
+    the difference of their ends.
+    """
+
+    fork = "PVANET, caffe-windows"
+
+    def setup(self) -> None:
+        p = self.param.proposal_param
+        beyond = sorted(self.fields.get("proposal_param", {}))
+        self.check(not beyond, f"proposal_param of another fork: {', '.join(beyond)} is not known here")
+        for name in ("feat_stride", "base_size", "pre_nms_topn", "post_nms_topn"):
+            self.check(getattr(p, name) > 0, f"{name} {getattr(p, name)} must be positive")
+        for name in ("ratio", "scale"):
+            self.check(
+                min(getattr(p, name), default=1) > 0, f"{name} {list(getattr(p, name))} must be positive"
+            )
+
+    def _anchors(self) -> Array:
+        p = self.param.proposal_param
+        return anchors(p.base_size, list(p.ratio) or RATIOS, list(p.scale) or SCALES)
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        (scores, moves, info), names = bottoms, self.param.bottom
+        count = len(self._anchors())
+        for name, shape, each in zip(names, (scores, moves), (2, 4), strict=False):
+            told = f"'{name}' is {shape}: {count} anchors need (1, {each * count}, H, W)"
+            self.check(len(shape) == 4 and shape[0] == 1 and shape[1] == each * count, told)
+        told = f"'{names[0]}' is {scores}, '{names[1]}' is {moves}: they differ in H or W"
+        self.check(scores[2:] == moves[2:], told)
+        self.check(
+            len(info) > 0 and info[-1] in (3, 4), f"'{names[2]}' is {info}, not (1, 3): height, width, scale"
+        )
+        most = self.param.proposal_param.post_nms_topn
+        return [(most, 5), (most,)][: len(self.param.top)]
+
+    def forward(self, bottoms: Sequence[Array]) -> list[Array]:
+        p, cell = self.param.proposal_param, self._anchors()
+        height, width = bottoms[0].shape[2:]
+        score = bottoms[0][0, len(cell) :].transpose(1, 2, 0).reshape(-1)
+        moves = bottoms[1][0].reshape(len(cell), 4, height, width).transpose(2, 3, 0, 1).reshape(-1, 4)
+        info = bottoms[2].reshape(-1)
+        boxes = move(shifted(cell, height, width, p.feat_stride), moves)
+        boxes = boxes.clip(0, info[[1, 0, 1, 0]] - 1).astype(np.float32)
+        size = boxes[:, 2:] - boxes[:, :2] + 1
+        score = score * (size >= p.min_size * info[[-1, 2]]).all(axis=1)
+        order = descending(score)[: p.pre_nms_topn]
+        kept = suppress(boxes, order, p.nms_thresh, p.post_nms_topn, extra=1)
+        regions = np.pad(boxes[kept], ((0, 0), (1, 0)))
+        return [regions, score[kept]][: len(self.param.top)]
+
+    def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[Value]:
+        p, cell = self.param.proposal_param, self._anchors()
+        fixed(bottoms[0].shape[0])
+        height, width = bottoms[0].shape[2:]
+        count = height * width * len(cell)
+        info = g.reshape(bottoms[2], (-1,))
+        boxes = self._onnx_boxes(g, bottoms[1], info, cell)
+        score = g.op("Slice", bottoms[0], g.ints([len(cell)]), g.ints([2 * len(cell)]), g.ints([1]))
+        score = g.reshape(g.op("Transpose", score, perm=[0, 2, 3, 1]), (count,))
+        low, high = box_nodes.halves(g, boxes)
+        size = g.op("Add", g.op("Sub", high, low), g.scalar(1))
+        least = g.op("Mul", g.op("Gather", info, g.ints([-1, 2])), g.scalar(p.min_size))
+        large = g.cast(g.op("GreaterOrEqual", size, least))
+        score = g.op("Mul", score, g.reduce("ReduceMin", large, [1], keepdims=False))
+        most = g.size(count) if not isinstance(count, int) else g.ints([min(count, p.pre_nms_topn)])
+        most = most if isinstance(count, int) else g.op("Min", most, g.ints([p.pre_nms_topn]))
+        score, order = g.op("TopK", score, most, outputs=2, axis=0)
+        boxes = g.op("Gather", boxes, order, axis=0)
+        longer = g.op("Add", boxes, g.array(np.asarray([0, 0, 1, 1], np.float32)))  # by the one pixel more
+        longer, ranked = g.op("Unsqueeze", longer, g.ints([0])), g.op("Unsqueeze", score, g.ints([0, 1]))
+        kept = box_nodes.suppress(g, longer, ranked, p.post_nms_topn, p.nms_thresh)
+        index = g.reshape(g.op("Gather", kept, g.ints([2]), axis=1), (-1,))
+        regions = g.op("Pad", g.op("Gather", boxes, index, axis=0), g.ints([0, 1, 0, 0]))
+        tops = [regions, g.op("Gather", score, index, axis=0)][: len(self.param.top)]
+        shapes = self.reshape([b.shape for b in bottoms])
+        return [
+            g.found(top, shape, 0, f"{self.name}_regions") for top, shape in zip(tops, shapes, strict=True)
+        ]
+
+    def _onnx_boxes(self, g: Builder, moves: Value, info: str, cell: Array) -> str:
+        """The anchors at every cell, moved and cut at the image: (H * W * A, 4)."""
+        height, width = moves.shape[2:]
+        flat = (height * width * len(cell), 4)
+        start = self._onnx_shifted(g, height, width, cell)
+        low, high = box_nodes.halves(g, start)
+        size = g.op("Add", g.op("Sub", high, low), g.scalar(1))
+        # (1, 4 * A, H, W): an anchor's four moves follow each other
+        steps = g.reshape(g.op("Transpose", moves, perm=[0, 2, 3, 1]), flat)
+        shift, growth = box_nodes.halves(g, steps)
+        centre = g.op("Add", low, g.op("Mul", size, g.scalar(0.5)))
+        centre = g.op("Add", g.op("Mul", shift, size), centre)
+        half = g.op("Mul", g.op("Mul", g.op("Exp", growth), size), g.scalar(0.5))
+        boxes = g.op("Concat", g.op("Sub", centre, half), g.op("Add", centre, half), axis=1)
+        edge = g.op("Sub", g.op("Gather", info, g.ints([1, 0, 1, 0])), g.scalar(1))
+        return g.op("Max", g.op("Min", boxes, edge), g.scalar(0))
+
+    def _onnx_shifted(self, g: Builder, height: Size, width: Size, cell: Array) -> str:
+        """`shifted` of numeric.boxes; a constant if the size is known."""
+        stride = self.param.proposal_param.feat_stride
+        if isinstance(height, int) and isinstance(width, int):
+            return g.array(shifted(cell, height, width, stride))
+        zero, one = (g.array(np.int64(v)) for v in (0, 1))
+        axes = []
+        for n, place in ((width, (1, width, 1)), (height, (height, 1, 1))):
+            steps = g.op("Mul", g.op("Range", zero, g.reshape(g.size(n), ()), one), g.ints([stride]))
+            axes.append(g.op("Expand", g.reshape(g.cast(steps), place), g.ints([height, width, 1])))
+        shift = g.reshape(g.op("Concat", *axes, *axes, axis=2), (height * width, 1, 4))
+        return g.reshape(g.op("Add", shift, g.array(cell)), (height * width * len(cell), 4))
