@@ -26,9 +26,9 @@ def _zeros(shape: Shape) -> np.ndarray:
 class Blob:
     """What pycaffe calls a Blob: `data`, `diff`, `shape`, `reshape`.
 
-    `data` is a view; writes go through to the net, and it shows what later passes compute as long as the shape
-    does not grow. So memory that somebody views, or another blob shares, is written into; memory that nobody
-    else holds is replaced by what a pass hands over, without a copy.
+    `data` is a view: writes go through to the net, and it shows what later passes compute, as long as the
+    shape does not grow. So memory that somebody views, or another blob shares, is written into; memory that
+    nobody else holds is replaced by what a pass hands over, without a copy.
     """
 
     __slots__ = ("_diff", "_fill", "_flat", "_later", "_shape", "touched")

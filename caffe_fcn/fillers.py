@@ -26,7 +26,7 @@ def random() -> np.random.Generator:
 
 
 def fill(filler: Any, shape: Shape, rng: np.random.Generator | None = None) -> np.ndarray:
-    """An array of `shape` (float32) drawn as FillerParameter `filler` says, from `rng` or else from `random()`.
+    """An array of `shape` (float32) as FillerParameter `filler` says, drawn from `rng`, else from `random()`.
 
     Raises:
         CaffeError: the type is unknown, or its numbers make no sense for this shape.
@@ -79,19 +79,24 @@ def _gaussian(f: Any, shape: Shape, rng: np.random.Generator) -> np.ndarray:
     data = _normal(f.mean, f.std, shape, rng)
     if f.sparse >= 0:
         # Of an output's inputs `sparse` are to be not zero; the chance that Caffe gives each is this one.
-        data *= rng.random(shape, np.float32) < min(1.0, f.sparse / max(shape[0], 1))
+        data *= rng.random(shape, np.float32) < min(1.0, f.sparse / max(_outputs(shape), 1))
     return data
 
 
 def _positive_unitball(_: Any, shape: Shape, rng: np.random.Generator) -> np.ndarray:
     data = rng.random(shape)
-    rows = data.reshape(shape[0], -1) if shape else data.reshape(1, -1)
+    rows = data.reshape(_outputs(shape), math.prod(shape[1:]))
     return (rows / rows.sum(axis=1, keepdims=True)).reshape(shape)
 
 
+def _outputs(shape: Shape) -> int:
+    """The extent of the first axis, 1 where there is none (Blob::LegacyShape)."""
+    return shape[0] if shape else 1
+
+
 def _fan(f: Any, shape: Shape) -> float:
-    count = int(np.prod(shape, dtype=np.int64))
-    fan_in, fan_out = count / max(shape[0], 1), count / max(shape[1] if len(shape) > 1 else 1, 1)
+    count = math.prod(shape)
+    fan_in, fan_out = count / max(_outputs(shape), 1), count / max(shape[1] if len(shape) > 1 else 1, 1)
     if f.variance_norm == f.AVERAGE:
         return (fan_in + fan_out) / 2
     return fan_out if f.variance_norm == f.FAN_OUT else fan_in

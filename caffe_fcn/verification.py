@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from caffe_fcn.numeric.softmax import softmax
 from caffe_fcn.runtime import Device, Session
 
 TOLERANCE = 1e-4  # of a blob's largest absolute value: float32 sums in another order
+LARGE = 100e6  # bytes; onnxruntime takes many seconds to lay out that many weights for speed
 GROWN = 1e-2  # beyond this no net's rounding is to blame
 #: Images that a file is tried with, the first that the net takes; sides divide by 32 only if they have to.
 SIDES = ((37, 45), (69, 77), (133, 141), (229, 237), (40, 48), (64, 96), (192, 256))
@@ -64,7 +66,8 @@ def verify(
 ) -> Report:
     """Compare every blob that the ONNX file at `path` holds with the NumPy forward pass of `net`.
 
-    The file itself runs for its outputs, and a probe of it for the blobs inside.
+    A probe of the file runs for all blobs: its own graph, on the weights where they lie in it. A file that is
+    not large also runs as it is, with onnxruntime's rewriting, for its outputs.
 
     Args:
         shapes: of the inputs; a small image whose sides do not divide by 32 by default.
@@ -74,11 +77,12 @@ def verify(
     Raises:
         VerifyError: a blob is off by more than `tolerance`; names it.
     """
-    session = Session(path, device)
-    _set_shapes(net, session, {**(shapes or {}), **{n: v.shape for n, v in (values or {}).items()}})
-    feeds, fed = _feeds(net, session, values)
-    got = session.run(feeds)
-    got.update(_inner(path, feeds, device))
+    with _probe(path, device) as (session, blobs):
+        _set_shapes(net, session, {**(shapes or {}), **{n: v.shape for n, v in (values or {}).items()}})
+        feeds, fed = _feeds(net, session, values)
+        got = session.run(feeds, blobs)
+    if Path(path).stat().st_size < LARGE:
+        got.update(Session(path, device).run(feeds))
     if expected is None:
         for name in net.inputs:
             net.blobs[name].data[...] = fed[name]
@@ -192,14 +196,16 @@ def _sides(net: Net, session: Session) -> dict[str, list[Any]]:
     return {n: i.shape[2:] for n, i in session.inputs.items() if len(i.shape) == 4}
 
 
-def _inner(path: Any, feeds: Mapping[str, np.ndarray], device: Device) -> dict[str, np.ndarray]:
-    """The blobs inside the file, from a probe of it that lies beside it for as long as it runs."""
+@contextmanager
+def _probe(path: str | os.PathLike[str], device: Device) -> Iterator[tuple[Session, list[str]]]:
+    """A session on the probe of a file, which lies beside it as long as it runs, and the blobs it gives."""
     from caffe_fcn.export.probe import write_probe
 
     handle, probe = tempfile.mkstemp(".onnx", ".probe", Path(path).resolve().parent)
     os.close(handle)
     try:
-        names = write_probe(path, probe)
-        return Session(probe, device).run(feeds, names) if names else {}
+        inner = write_probe(path, probe)
+        session = Session(probe, device, optimize=False)
+        yield session, [*session.outputs, *(name for name in inner if name not in session.outputs)]
     finally:
         Path(probe).unlink(missing_ok=True)

@@ -14,6 +14,10 @@ leave no trace in the weights:
 4. For the first part, conv1_1 pads by 36 and not by 100: see `trim` in Fcn8s.forward. Most of the time would
    go into margins without a picture else.
 
+The weights in prototxts/shapes-fcn8s took 2400 seconds on two shared CPU cores, 8,600 batches, when shapes
+might still be covered by 40 % and cut by 30 % (now 20 %, see draw_shapes.py). They reach a mean IU of 0.89 on
+300 held-out pictures of today's rule, 0.845 of that rule.
+
 The .npz holds each layer's blobs in Caffe's order and layout: `NAME:0` the weight, `NAME:1` the bias.
 """
 

@@ -64,7 +64,7 @@ class Layer:
     )  # indices of bottoms of which nothing but the shape is read
     settings: ClassVar[str] = ""  # the *_param field of its parameters, if that is not named after the type
     shares_data: ClassVar[bool] = False  # the tops are the bottom's own memory, as Split's and Reshape's
-    no_onnx: ClassVar[str] = ""  # why a type cannot be lowered at all
+    no_onnx: str = ""  # why a type cannot be lowered at all
 
     def __init_subclass__(cls, bottoms: int | range | None = None, tops: int | range | None = None) -> None:
         for name, n in (("bottoms", bottoms), ("tops", tops)):

@@ -9,18 +9,18 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from caffe_fcn.blob import Blob, BlobVec
 from caffe_fcn.errors import LayerError
 from caffe_fcn.layers import base
-from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Value, fixed
+from caffe_fcn.layers.base import Array, Layer, Sequence, Shape, fixed
 
 
 class PythonLayer:
     """What `caffe.Layer` is: the base of users' layers, which give it setup, reshape and forward.
 
-    Each gets the lists of bottom and top blobs. `blobs` are the layer's parameters (`blobs.add_blob(*shape)`),
+    Each gets the lists of bottom and top blobs. `blobs` holds the parameters (`blobs.add_blob(*shape)`);
     `param_str` and `phase` are what the prototxt and the net say.
     """
 
@@ -60,8 +60,14 @@ class Python(Layer, bottoms=range(1 << 31), tops=range(1 << 31)):
     to that class.
     """
 
+    no_onnx = "runs code of its own; cut the net before it: --output BLOB"
+
     def setup(self) -> None:
-        self.role = "op" if self.param.bottom else "data"
+        bottoms = " ".join(f"--output {name}" for name in self.param.bottom)
+        if bottoms:
+            self.no_onnx = f"runs code of its own; cut the net before it: {bottoms}"
+        else:
+            self.role, self.no_onnx = "data", "makes data; `caffe-fcn deploy` puts an Input in its place"
         self._user: PythonLayer | None = None
         self._bottom: list[Blob] = []
         self._top: list[Blob] = []
@@ -113,19 +119,14 @@ class Python(Layer, bottoms=range(1 << 31), tops=range(1 << 31)):
         self._call("forward")
         return [blob.peek() for blob in self._top]
 
-    def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> NoReturn:
-        cut = " ".join(f"--output {name}" for name in self.param.bottom)
-        hint = f"cut the net before it: {cut}" if cut else "`caffe-fcn deploy` puts an Input in its place"
-        self.unsupported("runs code of its own", hint)
-
     # --- the user's class
 
     def _create(self) -> PythonLayer:
         p = self.param.python_param
         module = self._module(p.module)
-        kind = getattr(module, p.layer, None)
         file = getattr(module, "__file__", p.module)
-        self.check(kind is not None, f"there is no class '{p.layer}' in {file}")
+        self.check(hasattr(module, p.layer), f"there is no class '{p.layer}' in {file}")
+        kind: Any = getattr(module, p.layer)
         derived = isinstance(kind, type) and issubclass(kind, PythonLayer)
         self.check(derived, f"'{p.layer}' in {file} is not derived from caffe.Layer of caffe_fcn.pycaffe")
         user: PythonLayer = self._guarded(f"{p.layer}()", lambda: kind(self.param))
@@ -154,7 +155,7 @@ class Python(Layer, bottoms=range(1 << 31), tops=range(1 << 31)):
         """The result of user code; what it raises becomes an error that names its file and line."""
         try:
             return action()
-        except Exception as error:  # noqa: BLE001 - whatever a user's code raises
+        except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             problem = f"{what} raised {text} ({last.filename}:{last.lineno})"

@@ -59,9 +59,9 @@ def _pixels(x: Array, weight: Array, bias: Array, out: Array) -> None:
 def _columns(x: Array, weight: Array, bias: Array, windows: Sequence[Window], out: Array) -> None:
     """The general way: columns of a box of windows, times the weights."""
     kernel = tuple(w.kernel for w in windows)
-    group, _, length = weight.shape
+    group, outputs, length = weight.shape
     column = 4 * group * length
-    most = min(max(TILE // column, LEAST), max(BUFFER // column, 1))
+    most = min(max(TILE // (column + 4 * group * outputs), LEAST), max(BUFFER // column, 1))
     parts = list(boxes(out.shape[2:], most))
     space = np.empty(group * length * prod(extent(parts[0])), np.float32)  # no box is larger than the first
     for box in parts:

@@ -41,7 +41,7 @@ def rows(walked: Walk, learned: list[Learning], splits: bool) -> tuple[list[Row]
     totals = Totals(
         layers=len(result), parameters=sum(own.parameters for own in learned),
         frozen=sum(own.frozen for own in learned), macs=sum((row.macs for row in result), 0),
-        memory=sum(used.made, 0), live=used.live, live_at=net.layer_names[used.live_at],
+        memory=sum(used.made, 0), live=used.live, live_at=net.layer_names[used.live_at] if net.layers else "",
     )  # fmt: skip
     return result, totals
 
