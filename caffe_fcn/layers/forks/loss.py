@@ -17,6 +17,10 @@ class SmoothL1Loss(_Loss, bottoms=range(2, 5)):
 
     fork = "Fast R-CNN, SSD"
 
+    def setup(self) -> None:
+        sigma = self.param.smooth_l1_loss_param.sigma
+        self.check(1e-9 < abs(sigma) < 1e9, f"sigma {sigma} must be positive")
+
     def _fit(self, bottoms: Sequence[Shape]) -> None:
         self._agree(all(b == bottoms[0] for b in bottoms), bottoms, "they differ")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from caffe_fcn.geometry import AxisMap, ceil_div
@@ -22,6 +23,7 @@ class _Resampled(Layer):
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom = bottoms[0]
         self.check(len(bottom) == 4, f"needs 4 axes (N, C, H, W), got {bottom}")
+        self.check(min(bottom[2:]) > 0, f"its bottom has no pixels: {bottom}")
         height, width = self._sizes(bottoms)
         self.check(height > 0 and width > 0, f"its top would be {height} x {width}")
         return [(*bottom[:2], height, width)]
@@ -124,7 +126,8 @@ class Resize(_Resampled):
         self.only("resize_param")
         names = ("out_height_scale", "out_width_scale") if p.is_pyramid_test else ("height", "width")
         for name in names:
-            self.check(p.HasField(name), f"{name} is missing")
+            value = getattr(p, name)
+            self.check(p.HasField(name) and math.isfinite(value), f"{name} is {value if value else 'missing'}")
 
     def _sizes(self, bottoms: Sequence[Shape]) -> tuple[Size, Size]:
         p, (_, _, h, w) = self.param.resize_param, bottoms[0]
@@ -158,6 +161,7 @@ class DeephiResize(_Resampled):
         self.check(not p.use_dpu, "use_dpu: the arithmetic on bytes of a DPU is not computed here")
         for a, b in (("new_height", "new_width"), ("scale_h", "scale_w")):
             self.check(p.HasField(a) == p.HasField(b), f"one of {a} and {b} is missing", "give both, or none")
+        self.check(math.isfinite(p.scale_h + p.scale_w), f"scale_h is {p.scale_h}, scale_w {p.scale_w}")
 
     def _sizes(self, bottoms: Sequence[Shape]) -> tuple[Size, Size]:
         p, (_, _, h, w) = self.param.deephi_resize_param, bottoms[0]
