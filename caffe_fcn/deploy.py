@@ -64,7 +64,9 @@ def pruned(cut: Deploy, outputs: Sequence[str] = ()) -> Deploy:
     A layer that we do not know, or that cannot run here, does no harm beside the way. `outputs` are blobs to
     stop at; by default the net's own.
     """
-    state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=cut.text.net.state.level, stage=cut.text.net.state.stage)
+    state = caffe_pb2.NetState(
+        phase=caffe_pb2.TEST, level=cut.text.net.state.level, stage=cut.text.net.state.stage
+    )
     pairs = zip(cut.text.net.layer, cut.text.origins, strict=True)
     layers = [(param, origin) for param, origin in pairs if takes_part(param, state, origin)]
     made = {top for param, _ in layers for top in param.top}

@@ -218,7 +218,8 @@ def test_without_weights(tmp_path):
 def test_layers_that_no_output_needs_are_dropped(tmp_path):
     """A Python layer beside the way does not stop a conversion that ends before it."""
     text = CASE.prototxt.read_text() + (
-        'layer { name: "look" type: "Python" bottom: "score" top: "looked" python_param { module: "m" layer: "L" } }'
+        'layer { name: "look" type: "Python" bottom: "score" top: "looked" '
+        'python_param { module: "m" layer: "L" } }'
     )
     prototxt = tmp_path / "net.prototxt"
     prototxt.write_text(text)

@@ -23,7 +23,8 @@ layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
 layer { name: "pool_label" type: "Pooling" bottom: "label" top: "small"
   pooling_param { kernel_size: 2 stride: 2 } }
 layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param { num_output: 5 } }
-layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" include { phase: TEST } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy"
+  include { phase: TEST } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
 """
 
@@ -59,7 +60,7 @@ def test_a_deploy_net_stays_as_it_is():
 
 def test_dummy_and_memory_data_tell_their_shapes():
     for layer, shape in (
-        ("DummyData\" dummy_data_param { shape { dim: 2 dim: 3 dim: 8 dim: 9 }", (2, 3, 8, 9)),
+        ('DummyData" dummy_data_param { shape { dim: 2 dim: 3 dim: 8 dim: 9 }', (2, 3, 8, 9)),
         ('MemoryData" memory_data_param { batch_size: 7 channels: 1 height: 8 width: 9', (1, 1, 8, 9)),
     ):
         text = f'layer {{ name: "d" type: "{layer} }} top: "data" }}' + (

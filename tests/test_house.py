@@ -62,7 +62,7 @@ def test_help_of_each_command(command, capsys):
 
 
 def test_the_schema_has_caffes_facts():
-    """Every message, field, number, label, type and default of the table, and nothing else in its messages."""
+    """Every message, field, number and label of the table, and nothing else in its messages."""
     labels = {1: "optional", 2: "required", 3: "repeated"}
     with open(REFERENCE / "caffe_schema.csv", newline="") as file:
         facts = list(csv.DictReader(file))
@@ -72,9 +72,15 @@ def test_the_schema_has_caffes_facts():
             field = owner.message_types_by_name[fact["owner"]].fields_by_name[fact["name"]]
             assert field.number == int(fact["number"]), fact
             assert labels[_label(field)] == fact["label"], fact
+            if fact["default"]:
+                assert _default(field) == fact["default"], fact
         else:
             *outer, name = fact["owner"].split(".")
-            enums = owner.message_types_by_name[outer[0]].enum_types_by_name if outer else owner.enum_types_by_name
+            enums = (
+                owner.message_types_by_name[outer[0]].enum_types_by_name
+                if outer
+                else owner.enum_types_by_name
+            )
             assert enums[name].values_by_name[fact["name"]].number == int(fact["number"]), fact
     ours = {
         (message.name, field.name)
@@ -86,6 +92,19 @@ def test_the_schema_has_caffes_facts():
     assert theirs <= ours
     stock = {f["owner"] for f in facts}
     assert {pair for pair in ours if pair[0] in stock} == theirs
+
+
+def _default(field) -> str:
+    """The default as the table writes it."""
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[field.default_value].name
+    if isinstance(field.default_value, float):
+        return format(float(f"{field.default_value:.7g}"), "g")
+    return (
+        str(field.default_value).lower()
+        if isinstance(field.default_value, bool)
+        else str(field.default_value)
+    )
 
 
 def _label(field) -> int:
@@ -112,11 +131,12 @@ def test_every_layer_says_what_it_is(name):
 
 
 def test_stock_caffe_is_all_there():
-    stock = """AbsVal Accuracy ArgMax BatchNorm BatchReindex Bias BNLL Clip Concat ContrastiveLoss Convolution Crop
-    Data Deconvolution Dropout DummyData Eltwise ELU Embed EuclideanLoss Exp Filter Flatten HDF5Data HDF5Output
-    HingeLoss Im2col ImageData InfogainLoss InnerProduct Input Log LRN LSTM LSTMUnit RNN MemoryData
-    MultinomialLogisticLoss MVN Parameter Pooling Power PReLU Reduction ReLU Reshape Scale Sigmoid
-    SigmoidCrossEntropyLoss Silence Slice Softmax SoftmaxWithLoss Split SPP Swish TanH Threshold Tile WindowData"""
+    stock = """AbsVal Accuracy ArgMax BatchNorm BatchReindex Bias BNLL Clip Concat ContrastiveLoss Convolution
+    Crop Data Deconvolution Dropout DummyData Eltwise ELU Embed EuclideanLoss Exp Filter Flatten HDF5Data
+    HDF5Output HingeLoss Im2col ImageData InfogainLoss InnerProduct Input Log LRN LSTM LSTMUnit RNN MemoryData
+    MultinomialLogisticLoss MVN Parameter Pooling Power PReLU Python Reduction ReLU Reshape Scale Sigmoid
+    SigmoidCrossEntropyLoss Silence Slice Softmax SoftmaxWithLoss Split SPP Swish TanH Threshold Tile
+    WindowData"""
     assert set(stock.split()) <= set(LAYERS)
 
 

@@ -55,7 +55,9 @@ def test_files(plain, picture, tmp_path, capsys):
     assert VOC.classes[labels[0, 0]] in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("options", [{"preprocess": True}, {"argmax": True}, {"preprocess": True, "argmax": True}])
+@pytest.mark.parametrize(
+    "options", [{"preprocess": True}, {"argmax": True}, {"preprocess": True, "argmax": True}]
+)
 def test_every_form_of_the_file_gives_the_same_labels(plain, picture, tmp_path, options):
     image = read_image(picture)
     expected = Segmenter(plain, "cpu")(image)[0]
@@ -95,7 +97,14 @@ def test_missing_image(plain, tmp_path, capsys):
 
 def test_palette_is_vocs():
     """The first colours of the VOC devkit's map."""
-    assert palette(6).tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128]]
+    assert palette(6).tolist() == [
+        [0, 0, 0],
+        [128, 0, 0],
+        [0, 128, 0],
+        [128, 128, 0],
+        [0, 0, 128],
+        [128, 0, 128],
+    ]
 
 
 def test_areas_and_legend():

@@ -41,7 +41,9 @@ def test_it_segments_what_it_did_not_see(segmenter, drawing):
     for i in range(UNSEEN):
         image, label = drawing.draw_any_size(np.random.default_rng((90210, i)))
         (found,) = segmenter(np.asarray(image))
-        confusion += np.bincount(7 * label.astype(int).ravel() + found.labels.ravel(), minlength=49).reshape(7, 7)
+        confusion += np.bincount(7 * label.astype(int).ravel() + found.labels.ravel(), minlength=49).reshape(
+            7, 7
+        )
     assert mean_iu(confusion) >= 0.80
 
 

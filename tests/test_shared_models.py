@@ -26,12 +26,16 @@ def test_model(folder, tmp_path):
     with np.load(folder / "caffe_outputs.npz") as data:
         stored = dict(data)
     shapes = {k.removeprefix("in:"): tuple(v) for k, v in stored.items() if k.startswith("in:")}
-    told = {"data": shapes["data"]} if folder.name == "cifar_resnet20" else {}  # its data layer tells no shape
+    told = (
+        {"data": shapes["data"]} if folder.name == "cifar_resnet20" else {}
+    )  # its data layer tells no shape
     path = tmp_path / "net.onnx"
     convert(folder / str(stored["prototxt"]), folder / str(stored["caffemodel"]), path, input_shapes=told)
     random = np.random.RandomState(zlib.crc32(folder.name.encode()))
     scale = float(stored["scale"])
-    fed = {n: random.uniform(-1, 1, shape).astype(np.float32) * np.float32(scale) for n, shape in shapes.items()}
+    fed = {
+        n: random.uniform(-1, 1, shape).astype(np.float32) * np.float32(scale) for n, shape in shapes.items()
+    }
     got = Session(path, "cpu").run(fed)
     if folder.name == "cifar_resnet20":  # stock Caffe ran it with a Softmax for its loss
         got = {"prob": softmax(got["fc1"])}
@@ -47,6 +51,8 @@ def test_half_precision_blobs(tmp_path):
     """NVCaffe's raw_data; no outputs of Caffe are stored, so the file is held against the reference pass."""
     folder = SHARED / "models" / "hyperlpr_HorizonalFinemapping"
     result = convert(
-        folder / "HorizonalFinemapping.prototxt", folder / "HorizonalFinemapping.caffemodel", tmp_path / "x.onnx"
+        folder / "HorizonalFinemapping.prototxt",
+        folder / "HorizonalFinemapping.caffemodel",
+        tmp_path / "x.onnx",
     )
     assert result.verified.worst[1] < 1e-4

@@ -52,7 +52,9 @@ def test_wrong_blobs_are_named(model, tmp_path, capsys):
 def test_other_weights_are_noticed(model, tmp_path, capsys):
     from caffe_fcn.formats.caffemodel import read, write
 
-    changed = [(layer.name, layer.type, [b.data.copy() for b in layer.blobs]) for layer in read(CASE.caffemodel)]
+    changed = [
+        (layer.name, layer.type, [b.data.copy() for b in layer.blobs]) for layer in read(CASE.caffemodel)
+    ]
     next(blobs for name, _, blobs in changed if name == "conv3_2")[0][0, 0, 0, 0] += 5
     write(tmp_path / "other.caffemodel", "net", changed)
     assert run(CASE.prototxt, tmp_path / "other.caffemodel", model) == 1

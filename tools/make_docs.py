@@ -30,7 +30,9 @@ def table() -> str:
     order = ["layers of Caffe 1.0", "losses and metrics", "data layers", "layers of forks"]
     lines = ["| | types |", "|---|---|"]
     lines += [f"| {name} ({len(rows[name])}) | {', '.join(rows[name])} |" for name in order if name in rows]
-    return "\n".join([*lines, "", "¹ runs in NumPy; has no counterpart in ONNX, and the error says what to do."])
+    return "\n".join(
+        [*lines, "", "¹ runs in NumPy; has no counterpart in ONNX, and the error says what to do."]
+    )
 
 
 def page() -> str:

@@ -37,4 +37,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "shapes.onnx"
         convert(NET / "deploy.prototxt", NET / "shapes-fcn8s.caffemodel", model, verify=False)
-        row(Segmenter(model, "cpu"), NET / "sample-1.png").save(ROOT / "docs" / "images" / "sample.png", optimize=True)
+        row(Segmenter(model, "cpu"), NET / "sample-1.png").save(
+            ROOT / "docs" / "images" / "sample.png", optimize=True
+        )

@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--softmax", action="store_true", help="class probabilities in place of scores")
     what.add_argument("--argmax", action="store_true", help="a uint8 label map in place of scores")
     what.add_argument("--preprocess", action="store_true",
-                      help="take uint8 RGB pixels (N,H,W,3); the graph does BGR, mean and layout")  # fmt: skip
+                      help="take uint8 RGB pixels (N,H,W,3); the graph does BGR, mean, layout")  # fmt: skip
     what.add_argument("--fp16", action="store_true", help="half-precision weights and arithmetic")
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -81,7 +81,8 @@ def _mean(text: str | None) -> list[float] | None:
 def run(args: argparse.Namespace) -> None:
     options = Options(
         outputs=args.output, input_shapes=input_shapes(args.input_shape), softmax=args.softmax,
-        argmax=args.argmax, preprocess=args.preprocess, fp16=args.fp16, init_missing=args.init_missing, opset=args.opset,
+        argmax=args.argmax, preprocess=args.preprocess, fp16=args.fp16, init_missing=args.init_missing,
+        opset=args.opset,
         ir_version=args.ir_version, external_data=args.external_data, verify=args.verify,
         skip_passes=args.no_pass, mean=_mean(args.mean), scale=args.scale,
     )  # fmt: skip

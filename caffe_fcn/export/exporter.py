@@ -1,7 +1,7 @@
 """Net -> Graph: the plain, faithful ONNX graph. Each layer lowers itself; here values get their names.
 
 Which sizes stay open is found by trying: every extent of an input starts as a symbol. Where a layer needs a
-number it says so (`SizeNeeded`); that symbol is fixed at the net's present shape, and the export starts again.
+number it says so (`SizeNeeded`); that symbol is fixed at the net's present shape, and export starts again.
 """
 
 from __future__ import annotations

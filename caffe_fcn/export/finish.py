@@ -27,7 +27,7 @@ class Pixels:
 
 
 def preprocess(graph: Graph, pixels: Pixels) -> None:
-    """Let the graph take uint8 RGB pixels (N, H, W, 3) in place of its float input; the input is called `image`.
+    """Let the graph take uint8 RGB pixels (N, H, W, 3) in place of its float input, as input `image`.
 
     Raises CaffeError if the net has several inputs, or not three channels.
     """

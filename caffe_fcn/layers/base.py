@@ -65,6 +65,7 @@ class Layer:
     settings: ClassVar[str] = ""  # the *_param field of its parameters, if that is not named after the type
     shares_data: ClassVar[bool] = False  # the tops are the bottom's own memory, as Split's and Reshape's
     no_onnx: str = ""  # why a type cannot be lowered at all
+    decides: ClassVar[bool] = False  # what it gives jumps where its bottoms hardly change: one box or another
 
     def __init_subclass__(cls, bottoms: int | range | None = None, tops: int | range | None = None) -> None:
         for name, n in (("bottoms", bottoms), ("tops", tops)):
@@ -137,6 +138,15 @@ class Layer:
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Size:
         """Multiply-accumulates of one forward pass; 0 for what is not a product with weights."""
         return 0
+
+    @property
+    def variant(self) -> str:
+        """Which layer it was taken for, where forks gave one name to different ones."""
+        return ""
+
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        """Values that bottom i can hold, to try the layer with; None where any numbers will do."""
+        return None
 
     # --- for subclasses
 

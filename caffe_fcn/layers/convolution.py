@@ -144,7 +144,7 @@ class _Filter(_Windowed, bottoms=range(1, MANY), tops=range(1, MANY)):
         channels, group = fixed(bottom[self._channel_axis(bottom)]), self._group(bottom)
         outputs = self._outputs(bottom)
         for what, n in (("channels", channels), ("num_output", outputs)):
-            self.check(n % group == 0, f"group {group} does not divide {what} {n}")
+            self.check(group > 0 and n % group == 0, f"group {group} does not divide {what} {n}")
         ends = self._kernel_shape(channels, outputs, group)
         shape = (*ends, *(w.kernel for w in self._windows(bottom)))
         weight = Parameter("weight", shape, p.weight_filler)

@@ -188,7 +188,7 @@ class Net:
         return owner.blobs[j]
 
     def _filling(self, layer: Layer, filler: Any, told: str) -> Callable[[tuple[int, ...]], np.ndarray]:
-        """What fills a parameter that no file gives, up to a limit: a few words of text can claim anything."""
+        """What fills a parameter that no file gives, up to a limit: a word of text can claim anything."""
         draw = fillers.later(filler) if filler is not None else lambda shape: np.zeros(shape, np.float32)
 
         def fill(shape: tuple[int, ...]) -> np.ndarray:
@@ -326,12 +326,14 @@ AUTOMATIC = "(automatic)"
 
 
 def _unread(descriptor: Any, fields: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """A field that the schema has, but whose value it does not know: the reader kept it beside the message."""
+    """A field that the schema has, but whose value it does not know: it was kept beside the message."""
     for name, value in fields.items():
         known = descriptor.fields_by_name.get(name)
         if known is None:
             continue
         if known.message_type is None:
+            if name == "engine":  # who computes, not what; forks have engines of their own
+                continue
             return name, value
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, dict) and (found := _unread(known.message_type, part)):

@@ -94,7 +94,7 @@ class BN(Layer):
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         (x,), statistics = bottoms, self._statistics()
         if statistics == "stored":
-            flat = [g.param(b, n, b.data.reshape(-1)) for b, n in zip(self.blobs, self.names, strict=True)]
+            flat = [g.param(b, n, w.reshape(-1)) for b, n, w in zip(self.blobs, self.names, self.weights, strict=True)]
             return [g.op("BatchNormalization", x, *flat, epsilon=self._eps)]
         top: Value | str = x
         if statistics == "batch":
@@ -104,6 +104,6 @@ class BN(Layer):
             top = g.op("Div", top, g.op("Sqrt", g.op("Add", variance, g.scalar(self._eps))))
         shape = (-1, *(1,) * (len(x.shape) - 2))
         scale, shift = (
-            g.param(b, n, b.data.reshape(shape)) for b, n in zip(self.blobs[:2], self.names, strict=False)
+            g.param(b, n, w.reshape(shape)) for b, n, w in zip(self.blobs[:2], self.names, self.weights, strict=False)
         )
         return [g.op("Add", g.op("Mul", top, scale), shift)]

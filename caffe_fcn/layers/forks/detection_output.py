@@ -37,6 +37,7 @@ class DetectionOutput(Layer, bottoms=range(3, 6)):
     """
 
     fork = "SSD, RefineDet"
+    decides = True
 
     def setup(self) -> None:
         p = self.param.detection_output_param

@@ -6,7 +6,7 @@ caffe-windows has too.
 
 from __future__ import annotations
 
-from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Size, Value, fixed, np
+from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Size, Value, fixed, np, product
 from caffe_fcn.layers.forks import box_nodes
 from caffe_fcn.numeric.boxes import anchors, descending, move, shifted, suppress
 
@@ -27,6 +27,7 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
     """
 
     fork = "PVANET, caffe-windows"
+    decides = True
 
     def setup(self) -> None:
         p = self.param.proposal_param
@@ -64,13 +65,21 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
         moves = bottoms[1][0].reshape(len(cell), 4, height, width).transpose(2, 3, 0, 1).reshape(-1, 4)
         info = bottoms[2].reshape(-1)
         boxes = move(shifted(cell, height, width, p.feat_stride), moves)
-        boxes = boxes.clip(0, info[[1, 0, 1, 0]] - 1).astype(np.float32)
+        boxes = np.maximum(np.minimum(boxes, info[[1, 0, 1, 0]] - 1), 0).astype(np.float32)
         size = boxes[:, 2:] - boxes[:, :2] + 1
         score = score * (size >= p.min_size * info[[-1, 2]]).all(axis=1)
         order = descending(score)[: p.pre_nms_topn]
         kept = suppress(boxes, order, p.nms_thresh, p.post_nms_topn, extra=1)
         regions = np.pad(boxes[kept], ((0, 0), (1, 0)))
         return [regions, score[kept]][: len(self.param.top)]
+
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        if i < 2:
+            return None
+        stride, (height, width) = self.param.proposal_param.feat_stride, bottoms[0][2:]
+        info = np.ones(fixed(product(bottoms[2])))
+        info[:2] = fixed(height) * stride, fixed(width) * stride
+        return info.reshape([fixed(n) for n in bottoms[2]])
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[Value]:
         p, cell = self.param.proposal_param, self._anchors()

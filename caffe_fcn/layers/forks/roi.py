@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Value, np, product
+from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Value, fixed, np, product
 from caffe_fcn.numeric import roi
 
 
@@ -25,6 +25,19 @@ class _Regions(Layer, bottoms=2):
             not wrong.size, f"a region is of item {wrong[:1]}, '{self.param.bottom[0]}' has {len(maps)} items"
         )
         return rows
+
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        if i == 0:
+            return None
+        count, (n, _, height, width) = fixed(bottoms[1][0]), (fixed(size) for size in bottoms[0])
+        ends = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1) * [width, height] / self._scale
+        regions = np.concatenate([rng.integers(0, n, (count, 1)), ends.reshape(count, 4)], axis=1)
+        return regions.reshape([fixed(size) for size in bottoms[1]])
+
+    @property
+    def _scale(self) -> float:
+        """Positions on the map for a pixel of the image."""
+        raise NotImplementedError
 
     def _flat(self, g: Builder, regions: Value) -> str:
         if len(regions.shape) == 2:
@@ -48,6 +61,10 @@ class ROIPooling(_Regions):
             p.pooled_h > 0 and p.pooled_w > 0,
             f"pooled_h {p.pooled_h} and pooled_w {p.pooled_w} must be positive",
         )
+
+    @property
+    def _scale(self) -> float:
+        return float(self.param.roi_pooling_param.spatial_scale)
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self._check(bottoms)
@@ -86,6 +103,10 @@ class PSROIPooling(_Regions):
         for name in ("output_dim", "group_size"):
             self.check(getattr(p, name) > 0, f"{name} {getattr(p, name)} must be positive")
         self.check(p.HasField("spatial_scale"), "spatial_scale is missing")
+
+    @property
+    def _scale(self) -> float:
+        return float(self.param.psroi_pooling_param.spatial_scale)
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self._check(bottoms)
