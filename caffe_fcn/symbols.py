@@ -8,7 +8,7 @@ the symbols: the exporter then fixes these and starts again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import total_ordering
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,6 +21,10 @@ class SizeNeeded(CaffeError):  # noqa: N818 - it is a question, answered by fixi
     def __init__(self, extent: Extent) -> None:
         self.symbols = extent.symbols()
         super().__init__(f"the size {extent} has to be fixed")
+
+
+#: A formula that takes more symbols, or larger numbers, than any net's gives up: its symbols have to be fixed.
+MOST, BITS = 1000, 128
 
 
 class Floor(NamedTuple):
@@ -62,12 +66,19 @@ Monomial: TypeAlias = tuple[Atom, ...]
 class Extent:
     """A polynomial with integer coefficients in symbols and floors. Immutable."""
 
-    __slots__ = ("hint", "key", "terms")
+    __slots__ = ("atoms", "hint", "key", "terms")
 
     def __init__(self, terms: Mapping[Monomial, int]) -> None:
         self.terms: dict[Monomial, int] = {m: c for m, c in sorted(terms.items(), key=_order) if c}
         self.key: tuple[Any, ...] = tuple((tuple(a.key for a in m), c) for m, c in self.terms.items())
         self.hint: int = sum(c * _value(m) for m, c in self.terms.items())
+        self.atoms: int = sum(1 if isinstance(a, Symbol) else 1 + a.of.atoms for m in self.terms for a in m)
+        if self.atoms > MOST or any(n.bit_length() > BITS for n in self._numbers()):
+            raise SizeNeeded(self)
+
+    def _numbers(self) -> Iterator[int]:
+        yield from self.terms.values()
+        yield from (a.by for m in self.terms for a in m if isinstance(a, Floor))
 
     @classmethod
     def symbol(cls, name: str, hint: int) -> Extent:

@@ -187,9 +187,17 @@ def _sample(net: Net, name: str, rng: np.random.Generator) -> np.ndarray:
 def _set_shapes(net: Net, session: Session, shapes: Mapping[str, Sequence[int]]) -> None:
     """The net's inputs at the shapes asked for, else at a small image where the file leaves H and W open."""
     chosen = {n: tuple(s) for n, s in shapes.items()}
-    open_ = [n for n, sides in _sides(net, session).items() if n not in chosen and isinstance(sides[0], str)]
-    for sides in SIDES:
-        trial = {n: (1, net.blobs[n].shape[1], *sides) for n in open_}
+    declared = {n: sides for n, sides in _sides(net, session).items() if n not in chosen}
+    open_ = [n for n, sides in declared.items() if any(isinstance(side, str) for side in sides)]
+    for tried in SIDES:
+        trial = {
+            n: (
+                1,
+                net.blobs[n].shape[1],
+                *(t if isinstance(d, str) else d for t, d in zip(tried, declared[n], strict=True)),
+            )
+            for n in open_
+        }
         try:
             net.infer({**chosen, **trial})
         except CaffeError:

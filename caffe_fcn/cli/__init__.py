@@ -53,6 +53,8 @@ def call(command: str, argv: list[str], prog: str) -> int:
         prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     module.arguments(parser)
+    parser.add_argument("--layers", action="append", default=[], metavar="FILE.py",
+                        help="layer types of your own (repeatable; docs/adding-a-layer.md)")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
@@ -60,6 +62,7 @@ def call(command: str, argv: list[str], prog: str) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore" if args.quiet else "always")
             warnings.showwarning = _show
+            _load(args.layers)
             return module.run(args) or 0
     except (CaffeError, OSError) as error:
         if args.debug:
@@ -71,6 +74,14 @@ def call(command: str, argv: list[str], prog: str) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: stopped", file=sys.stderr)
         return 130
+
+
+def _load(files: list[str]) -> None:
+    if files:  # the layers take a while to import, and some commands do without
+        from caffe_fcn.layers.custom import load_layers
+
+        for file in files:
+            load_layers(file)
 
 
 def _show(message: Warning | str, *_: object, **__: object) -> None:

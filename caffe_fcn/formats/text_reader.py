@@ -75,6 +75,9 @@ class _Frame(NamedTuple):
     extras: dict[str, Any]
 
 
+#: Fields of a layer that no schema knows, but a layer class of the user's: nothing to warn of.
+EXPECTED: set[str] = set()
+
 _WORDS = {"true": True, "True": True, "false": False, "False": False}
 _BOOLS = {**_WORDS, "t": True, "f": False}
 _INTEGERS = {
@@ -343,7 +346,8 @@ class Reader:
 
     def _note(self, frame: _Frame, name: str, pos: int, value: str = "", known: Iterable[str] = ()) -> None:
         """Remember for a warning that the schema has no such field, or its enum no such value."""
-        if frame.target is not None:
+        own = frame.holder in ("layer", "layers") and name in EXPECTED
+        if frame.target is not None and not own:
             self._unknown.setdefault((frame.holder, name, value), (pos, known or frame.schema.fields))
 
     def _wrong(self, frame: _Frame, name: str, pos: int) -> PrototxtError:

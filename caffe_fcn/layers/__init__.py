@@ -9,7 +9,9 @@ from caffe_fcn.layers.base import LAYERS, Layer
 for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
     importlib.import_module(_module.name)
 
-__all__ = ["LAYERS", "Layer"]
+from caffe_fcn.layers.custom import load_layers  # noqa: E402 - the package's own types come first
+
+__all__ = ["LAYERS", "Layer", "load_layers"]
 
 
 def __getattr__(name: str) -> Any:

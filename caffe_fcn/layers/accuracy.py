@@ -82,3 +82,7 @@ class Accuracy(Layer, bottoms=2, tops=range(1, 3)):
             return g.reduce("ReduceMean", part, axes, keepdims=False)
         top, over = (g.reduce("ReduceSum", x, axes, keepdims=False) for x in (part, whole))
         return g.op("Div", top, g.op("Max", over, g.scalar(1)))
+
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        axis = self.axis(self.param.accuracy_param.axis, len(bottoms[0]))
+        return rng.integers(0, fixed(bottoms[0][axis]), bottoms[1]) if i == 1 else None

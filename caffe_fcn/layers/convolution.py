@@ -38,7 +38,7 @@ class _Windowed(Layer):
             self._setting("kernel_size", "kernel", []),
             self._setting("stride", "stride", [1]),
             self._setting("pad", "pad", [0]),
-            list(self.param.convolution_param.dilation) or self._setting("hole", "hole", [1]),  # DeepLab's name
+            list(self.param.convolution_param.dilation) or self._setting("hole", "hole", [1]),  # so DeepLab
         )
 
     def _setting(self, plain: str, stem: str, default: list[int]) -> list[int]:

@@ -98,6 +98,10 @@ class _Classified(_Normalized):
             g.op("Where", ignored, g.array(np.asarray(0, np.int64)), index) if ignored else index
         ), ignored
 
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        classes = fixed(bottoms[0][self.axis(self._axis, len(bottoms[0]))])
+        return rng.integers(0, classes, bottoms[1]) if i == 1 else None
+
 
 class SoftmaxWithLoss(_Classified):
     """Softmax over `softmax_param.axis`, then the mean of -log(probability of the label).
@@ -216,3 +220,6 @@ class SigmoidCrossEntropyLoss(_Normalized):
         ignored = "" if self._ignored is None else self._onnx_ignored(g, g.cast(target, np.int64))
         shape = bottoms[0].shape
         return [self._onnx_mean(g, losses, ignored, shape[0], product(shape[1:]))]
+
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        return rng.integers(0, 2, bottoms[1]) if i == 1 else None

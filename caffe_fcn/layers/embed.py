@@ -38,3 +38,6 @@ class Embed(Layer):
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         top = g.op("Gather", g.param(self.blobs[0], "weight"), g.cast(bottoms[0], np.int64))
         return [g.op("Add", top, g.param(self.blobs[1], "bias")) if len(self.blobs) == 2 else top]
+
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        return rng.integers(0, self.param.embed_param.input_dim, bottoms[0])

@@ -67,6 +67,9 @@ class MultinomialLogisticLoss(_Loss):
         picked = g.op("GatherElements", in_shape(g, prob, (n, product(prob.shape[1:]))), index, axis=1)
         return [onnx_mean(g, onnx_negative_log(g, picked, LOG_THRESHOLD), n)]
 
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        return rng.integers(0, fixed(bottoms[0][1]), bottoms[1]) if i == 1 else rng.random(bottoms[0])
+
 
 class EuclideanLoss(_Loss):
     """Half the mean squared distance of items.
@@ -115,6 +118,9 @@ class HingeLoss(_Loss):
         terms = g.op("Relu", g.op("Add", margins, g.scalar(1)))
         return [onnx_mean(g, g.op("Mul", terms, terms) if self._squared else terms, n)]
 
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        return rng.integers(0, fixed(bottoms[0][1]), bottoms[1]) if i == 1 else None
+
 
 class ContrastiveLoss(_Loss, bottoms=3):
     """Half the mean of d**2 for pairs that are similar, of max(0, margin - d)**2 for those that are not.
@@ -151,6 +157,9 @@ class ContrastiveLoss(_Loss, bottoms=3):
             apart = g.op("Mul", apart, apart)
         similar = g.cast(g.cast(in_shape(g, bottoms[2], (n,)), np.int64), np.bool_)
         return [onnx_mean(g, g.op("Where", similar, squared, apart), 2 * n)]
+
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        return rng.integers(0, 2, bottoms[2]) if i == 2 else None
 
 
 def rows(x: Array) -> Array:

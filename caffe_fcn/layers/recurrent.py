@@ -141,6 +141,9 @@ class _Recurrent(Layer):
         once = matrices.pop(1) if self.static else 0
         return product(bottoms[0][:2]) * sum(matrices) + bottoms[0][1] * once
 
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        return rng.integers(0, 2, bottoms[1]) if i == 1 else rng.normal(0, 1, bottoms[i])
+
 
 class RNN(_Recurrent, bottoms=range(2, 5), tops=range(1, 3)):
     """h_t = tanh(W_h h + W_x x_t + b), o_t = tanh(W_o h_t + b_o).
@@ -217,6 +220,9 @@ class LSTMUnit(Layer, bottoms=3, tops=2):
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         c, gates, cont = bottoms
         return list(_onnx_unit(g, str(c), str(gates), g.reshape(cont, (*cont.shape, 1)), fixed(c.shape[2])))
+
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        return rng.integers(0, 2, bottoms[2]) if i == 2 else rng.normal(0, 1, bottoms[i])
 
 
 def _onnx_unit(g: Builder, c: str, gates: str, cont: str, units: int) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Value, np
+from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Value, fixed, np
 
 
 class Filter(Layer, bottoms=range(2, 1 << 31), tops=range(1, 1 << 31)):
@@ -41,6 +41,9 @@ class Filter(Layer, bottoms=range(2, 1 << 31), tops=range(1, 1 << 31)):
         symbol = f"{self.name}_selected"
         return [g.found(g.op("Compress", blob, chosen, axis=0), blob.shape, 0, symbol) for blob in blobs]
 
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        return rng.integers(0, 2, bottoms[i]) if i == len(bottoms) - 1 else None
+
 
 class BatchReindex(Layer, bottoms=2):
     """Select items of a batch by index, in any order and number (batch_reindex_layer.cpp).
@@ -62,3 +65,6 @@ class BatchReindex(Layer, bottoms=2):
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         return [g.op("Gather", bottoms[0], g.cast(bottoms[1], np.int64), axis=0)]
+
+    def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
+        return rng.integers(0, fixed(bottoms[0][0]), bottoms[1]) if i == 1 else None

@@ -32,7 +32,7 @@ def prior_sizes(
 def prior_boxes(
     sizes: np.ndarray,
     cells: tuple[int, int],
-    image: tuple[int, int],
+    image: tuple[float, float],
     step: tuple[float, float],
     offset: float,
 ) -> np.ndarray:
@@ -93,8 +93,8 @@ def suppress(
 ) -> list[int]:
     """Of the boxes in `order`, best first, those that overlap no kept one by more than `threshold`.
 
-    At most `most` of them. With `eta` below 1 the threshold is multiplied by it after each that is kept, while
-    it is above 0.5 (ApplyNMSFast in bbox_util.cpp of SSD).
+    At most `most` of them. With `eta` below 1 the threshold is multiplied by it after each that is kept,
+    while it is above 0.5 (ApplyNMSFast in bbox_util.cpp of SSD).
     """
     kept: list[int] = []
     limit = F(threshold)
@@ -139,7 +139,7 @@ def shifted(cell: np.ndarray, height: int, width: int, stride: int) -> np.ndarra
 
 
 def move(boxes: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """Boxes of pixels (N, 4) moved by (dx, dy) of their size and grown by exp(dw, dh) (bbox_transform_inv)."""
+    """Boxes of pixels (N, 4), moved by (dx, dy) of their size and grown by exp(dw, dh) (Faster R-CNN)."""
     size = boxes[:, 2:] - boxes[:, :2] + 1
     centre = moves[:, :2] * size + (boxes[:, :2] + size / 2)
     with np.errstate(over="ignore"):

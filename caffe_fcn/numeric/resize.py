@@ -35,7 +35,7 @@ def centred(size: int, out: int) -> Taps:
 
 
 def cornered(size: int, out: int) -> Taps:
-    """The first positions lie on each other, and beyond the last there are zeros (util_img.cpp, caffe-windows)."""
+    """The first positions lie on each other; beyond the last are zeros (util_img.cpp of caffe-windows)."""
     at = np.arange(out, dtype=np.float32) * (np.float32(size) / np.float32(out))
     first = np.minimum(np.floor(at).astype(np.int64), size - 1)
     part = at - first.astype(np.float32)
@@ -66,9 +66,10 @@ def nearest(size: int, out: int) -> np.ndarray:
 
 
 def unpool(x: np.ndarray, positions: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Elements at `positions` (h * width + w, in each channel) of a plane of zeros (upsample_layer.cpp, SegNet).
+    """Elements at `positions`, h * width + w in each channel, of planes of zeros.
 
-    Of several elements at one position the last stays. The positions must lie inside.
+    Of several elements at one position the last stays. The positions must lie inside (upsample_layer.cpp of
+    SegNet).
     """
     n, c = x.shape[:2]
     top = np.zeros((n, c, height * width), np.float32)

@@ -11,9 +11,9 @@ def round_away(x: np.ndarray) -> np.ndarray:
 
 
 def roi_pool(x: np.ndarray, rois: np.ndarray, pooled: tuple[int, int], scale: float) -> np.ndarray:
-    """The maximum of each of pooled_h x pooled_w bins of every box; 0 of an empty one (roi_pooling_layer.cpp).
+    """The maximum of each of pooled_h x pooled_w bins of every box; 0 of an empty one.
 
-    Returns (R, C, pooled_h, pooled_w). The items must be inside the batch.
+    Returns (R, C, pooled_h, pooled_w). The items must be inside the batch (roi_pooling_layer.cpp).
     """
     corners = round_away(rois[:, 1:5] * np.float32(scale)).astype(np.int64)
     top = np.zeros((len(rois), x.shape[1], *pooled), np.float32)

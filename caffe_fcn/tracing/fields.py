@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import ceil, floor
+from math import gcd
 from typing import NamedTuple
 
 from caffe_fcn.geometry import AxisMap, Window
@@ -13,8 +13,35 @@ from caffe_fcn.symbols import Shape, same
 from caffe_fcn.tracing.model import Axis
 from caffe_fcn.tracing.sizes import numbers
 
-#: One layer along one axis: how many elements a window spans, and elements of the top for one of the bottom.
-Link = tuple[int, Fraction]
+BITS = 64  # of the numbers that say where an element lies; what takes more is nowhere
+LINKS = 64  # that do not become one; real nets have a few
+
+
+class Link(NamedTuple):
+    """Layers along one axis: n elements of the top are computed from floor((a * n + b) / by) of the bottom."""
+
+    a: int
+    b: int
+    by: int
+
+    @classmethod
+    def of(cls, reach: int, scale: Fraction) -> Link:
+        """A window of `reach` elements, and `scale` elements of the top for one of the bottom.
+
+        A window of a Deconvolution lies on its top: n elements in a row get something from as many of the
+        bottom as have a window that touches them.
+        """
+        up, down = scale.numerator, scale.denominator
+        b = down * (reach - 2) + up if scale > 1 else up * (reach + 1) - down - 1
+        return cls(down, b, up)
+
+    def after(self, first: Link) -> Link | None:
+        """`first` (on the side of the input), then this one, as one link where that is the same."""
+        if first.a != 1 and self.by != 1:
+            return None
+        a, b, by = first.a * self.a, first.a * self.b + first.b * self.by, first.by * self.by
+        common = gcd(a, by)
+        return Link(a // common, b // common, by // common)
 
 
 class Field(NamedTuple):
@@ -22,8 +49,18 @@ class Field(NamedTuple):
 
     origin: str  # the input
     axes: list[Axis]  # along the axes from 2 on
-    path: tuple[int, ...]  # layers from the input on, along which the field is the largest
     links: list[tuple[Link, ...]]  # along each axis, from the input on
+    layer: int
+    before: Field | None  # the largest of the layer's bottoms'; None for an input
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """Layers from the input on, along which the field is the largest."""
+        path, field = [self.layer], self.before
+        while field:
+            path.append(field.layer)
+            field = field.before
+        return tuple(reversed(path))
 
 
 def of_input(name: str, shape: Shape, index: int) -> Field | None:
@@ -31,7 +68,7 @@ def of_input(name: str, shape: Shape, index: int) -> Field | None:
     if len(shape) < 3:
         return None
     pixel = Axis(1, Fraction(1), Fraction(0))
-    return Field(name, [pixel for _ in shape[2:]], (index,), [() for _ in shape[2:]])
+    return Field(name, [pixel for _ in shape[2:]], [() for _ in shape[2:]], index, None)
 
 
 def through(
@@ -63,7 +100,7 @@ def through(
             return None
         placed.append(step[0])
         links.append(step[1])
-    return Field(field.origin, placed, (*field.path, index), links) if placed else None
+    return Field(field.origin, placed, links, index, field) if placed else None
 
 
 def _maps(layer: Layer, n: int) -> list[AxisMap]:
@@ -80,21 +117,26 @@ def _step(
     if axis.stride is None:
         return (axis, links) if window.kernel == 1 else None
     if there is None:
-        links = (*links, (window.reach, Fraction(1)))
+        links = _linked(links, Link.of(window.reach, Fraction(1)))
         return Axis(_size(links), None, axis.offset + Fraction(window.reach - 1, 2) * axis.stride), links
     if (window.reach, there.scale) != (1, 1):
-        links = (*links, (window.reach, there.scale))
+        links = _linked(links, Link.of(window.reach, there.scale))
     back = there.inverse()
-    return Axis(_size(links), axis.stride * back.scale, axis.offset + axis.stride * back.shift), links
+    stride, offset = axis.stride * back.scale, axis.offset + axis.stride * back.shift
+    numbers_ = (*(n for link in links for n in link), *stride.as_integer_ratio(), offset.denominator)
+    if len(links) > LINKS or any(n.bit_length() > BITS for n in numbers_):
+        return None
+    return Axis(_size(links), stride, offset), links
 
 
 def _size(links: tuple[Link, ...]) -> int:
-    """Pixels that one element is computed from, at most: counted back, layer by layer.
-
-    A window of a Deconvolution lies on its top: n elements in a row get something from as many of the bottom
-    as have a window that touches them.
-    """
+    """Pixels that one element is computed from, at most: counted back, link by link."""
     n = 1
-    for reach, scale in reversed(links):
-        n = floor((n + reach - 2) / scale) + 1 if scale > 1 else ceil((n - 1) / scale) + reach
+    for link in reversed(links):
+        n = (link.a * n + link.b) // link.by
     return n
+
+
+def _linked(links: tuple[Link, ...], link: Link) -> tuple[Link, ...]:
+    one = link.after(links[-1]) if links else None
+    return (*links[:-1], one) if one else (*links, link)

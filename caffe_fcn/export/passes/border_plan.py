@@ -1,14 +1,14 @@
-"""Where the border of a padded net ends, and at which tensors it pays to join it to the image's part.
+"""What no image changes in a padded net, and at which tensors to join it to what the image does change.
 
-All of it is the arithmetic of one axis. A `Level` is a tensor of a chain of nodes; level 0 is the padded image.
-Along an axis of n elements the image reaches those from `before` to n - `behind`, and the padding inside the
-net (a Convolution's pad 1) shows in the first `near` and the last `far`. Between the two lie elements that
-neither reaches: they are all alike. All four are constants, whatever n is.
+A `Chain` is a run of nodes that work window by window; its level 0 is the padded image. Along an axis of n
+elements the image reaches those from `before` to n - `behind`. The padding inside the net (a Convolution's pad
+of 1, say) shows in the first `near` and the last `far`. Elements that neither reaches are all alike. These
+four are constants, whatever n is, and so is all that follows from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import prod
@@ -17,15 +17,21 @@ from typing import NamedTuple
 from caffe_fcn.export.graph import Graph, Node
 from caffe_fcn.symbols import Extent, Shape, Size, hint
 
-#: Nodes that compute each element (or each pixel's channels) by itself, from their first input and constants.
+WINDOWED = frozenset(["Conv", "MaxPool", "AveragePool"])
+#: Nodes that compute each pixel by itself, from one input and constants.
 POINTWISE = frozenset(
-    "Relu LeakyRelu PRelu Elu Sigmoid Tanh Softplus Abs Clip Exp Log Pow Mul Add Sub Div LRN BatchNormalization".split()
+    "Abs Add BatchNormalization Clip Div Elu Exp LRN LeakyRelu Log Mul PRelu Pow Relu Sigmoid Softplus Sub Tanh".split()
 )
-PER_CHANNEL = frozenset(["PRelu", "Mul", "Add", "Sub", "Div", "Pow"])  # their constants broadcast
+
+#: Multiplications that take as long as moving one float through a join: onnxruntime's CPU provider reorders
+#: its blocked layout, concatenates twice and reorders again (docs/performance.md).
+MOVE = 60
+#: Less than this share of the chain is not worth the nodes.
+WORTHWHILE = 0.05
 
 
 class Slide(NamedTuple):
-    """Windows along one axis, with a padding of their own at each end."""
+    """Windows along one axis, with a padding of its own at each end."""
 
     reach: int
     stride: int
@@ -36,193 +42,192 @@ class Slide(NamedTuple):
         return (size + self.begin + self.end - self.reach) // self.stride + 1
 
 
-class Frame(NamedTuple):
-    """What lies around the image's part of an axis; elements. See the module's text."""
+class Axis(NamedTuple):
+    """One axis of a level; see the module's text."""
 
+    size: Size
+    least: int  # its size for an image of one pixel
     before: int
     behind: int
-    near: int
-    far: int
+    near: int = 0
+    far: int = 0
+    slide: Slide | None = None  # the windows that made it
 
-    def through(self, slide: Slide) -> Frame:
-        """The frame behind a slide. How many windows fit depends on the phase of n; these bounds do not."""
-        s = slide.stride
-        return Frame(
-            before=max(0, -((slide.reach - 1 - slide.begin - self.before) // s)),
-            behind=(slide.end + self.behind - slide.reach + 1) // s,
-            near=-((-self.near - slide.begin) // s),
-            far=-((-self.far - slide.end) // s),
+    def through(self, slide: Slide) -> Axis:
+        """The axis behind a slide.
+
+        The phase of n decides how far the last window reaches; the bounds hold for every phase.
+        """
+        k, s, begin, end = slide
+        return Axis(
+            slide.count(self.size),
+            int(slide.count(self.least)),
+            max(0, -((k - 1 - begin - self.before) // s)),
+            (end + self.behind - k + 1) // s,
+            -((-self.near - begin) // s),
+            -((-self.far - end) // s),
+            slide,
         )
-
-    def open(self, least: int) -> bool:
-        """Whether the ends keep clear of each other on a map of `least` elements, and so on every larger one."""
-        return max(self.before, self.near) + max(self.behind, self.far) <= least
 
     @property
     def zone(self) -> int:
-        """Elements that hold all that the border consists of: near, one of the middle, far."""
+        """Elements that show all there is besides the image: near, one in the middle, far."""
         return self.near + 1 + self.far
 
+    @property
+    def apart(self) -> bool:
+        """Whether the two ends keep clear of each other, on every image."""
+        return max(self.before, self.near) + max(self.behind, self.far) <= self.least
 
-@dataclass
-class Step:
-    """A node of the chain; `slides` along H and W, none if it is pointwise."""
 
-    node: Node
-    slides: tuple[Slide, Slide] | None
-    products: int  # multiplications for one position of its output
-    channels: int  # of its output
+Line = Sequence[Axis]  # an axis through consecutive levels
+
+
+def trims(line: Line) -> list[tuple[int, int]]:
+    """How many elements at each end of each level the last level's image part does without.
+
+    The end's number is for the phase that needs most; in the others, rounding down drops the rest.
+    """
+    found = [(line[-1].before, line[-1].behind)]
+    for axis in reversed(line[1:]):
+        begin, end = found[0]
+        if axis.slide:
+            s = axis.slide
+            begin, end = begin * s.stride - s.begin, end * s.stride - s.end
+        found.insert(0, (begin, end))
+    return found
+
+
+def canvas(line: Line) -> Size:
+    """The size of the first level that makes just a zone of the last, in the phase that the whole has."""
+    size = line[0].zone
+    while counts(line, size)[-1] < line[-1].zone:
+        size += 1
+    return size + (line[0].size - size) % prod(axis.slide.stride for axis in line[1:] if axis.slide)
+
+
+def counts(line: Line, size: int) -> list[int]:
+    """The levels' sizes if the first one's is `size`."""
+    sizes = [size]
+    for axis in line[1:]:
+        sizes.append(int(axis.slide.count(sizes[-1])) if axis.slide else sizes[-1])
+    return sizes
 
 
 @dataclass
 class Level:
-    """A tensor of the chain, with what surrounds the image's part of it along H and W."""
+    """A tensor of the chain, and the node that makes it."""
 
     tensor: str
     channels: int
-    sizes: tuple[Size, Size]
-    least: tuple[int, int]  # the sizes for an image of one pixel
-    frames: tuple[Frame, Frame]
-    shared: bool  # others than the chain's next node read it too
+    axes: tuple[Axis, Axis]  # H and W
+    node: Node | None = None
+    products: int = 0  # multiplications an element of H x W
+    shared: bool = False  # others than the chain's next node read it
 
 
 @dataclass
 class Chain:
-    """Nodes that follow one another from a padded Convolution on; levels[i] is what steps[i] reads."""
+    """Levels from the padded image on, each made from the one before it."""
 
-    steps: list[Step]
+    batch: Size
     levels: list[Level]
 
-    def needed(self, start: int, stop: int, axis: int, ends: tuple[int, int]) -> list[tuple[int, int]]:
-        """What of each level from `start` to `stop` has to be there, as elements that may be left out at each end.
+    def lines(self, start: int, stop: int) -> list[Line]:
+        """H and W through the levels from `start` to `stop`."""
+        return [[level.axes[i] for level in self.levels[start : stop + 1]] for i in range(2)]
 
-        `ends` are those left out at `stop`. At the end one constant holds for every phase: rounding down drops
-        what is too much.
+    def work(self, start: int, *sizes: Sequence[int]) -> int:
+        """Multiplications that make the levels behind `start`, given the sizes of H and of W from `start` on."""
+        made = zip(self.levels[start + 1 :], *(axis[1:] for axis in sizes), strict=False)
+        return sum(level.products * h * w for level, h, w in made)
+
+    def whole(self, start: int) -> int:
+        """Multiplications from `start` to the chain's end, with nothing left out."""
+        return self.work(start, *([hint(a.size) for a in line] for line in self.lines(start, len(self.levels))))
+
+    def best(self) -> list[int]:
+        """The levels at which to join for the least cost; none if that is not worth the nodes.
+
+        What a join costs depends on the one before it alone: a shortest way from level 0 to the whole map.
         """
-        trims = [ends]
-        for step in reversed(self.steps[start:stop]):
-            begin, end = trims[0]
-            if step.slides:
-                slide = step.slides[axis]
-                begin, end = begin * slide.stride - slide.begin, end * slide.stride - slide.end
-            trims.insert(0, (begin, end))
-        return trims
+        paths: dict[int, tuple[float, list[int]]] = {0: (0, [])}
+        for stop in filter(self._place, range(1, len(self.levels))):
+            ways = [
+                (cost + self._segment(start, stop), [*cuts, stop])
+                for start, (cost, cuts) in paths.items()
+                if self._allowed(start, stop)
+            ]
+            if ways:
+                paths[stop] = min(ways)
+        cost, cuts = min((cost + self.whole(stop), cuts) for stop, (cost, cuts) in paths.items())
+        return cuts if cost < (1 - WORTHWHILE) * self.whole(0) else []
 
-    def stride(self, start: int, stop: int, axis: int) -> int:
-        """Elements of level `start` from one element of `stop` to the next."""
-        return prod(s.slides[axis].stride for s in self.steps[start:stop] if s.slides)
+    def _place(self, i: int) -> bool:
+        """Whether to think of a join here: not before a node that onnxruntime fuses with the one before it."""
+        last = i + 1 == len(self.levels)
+        return last or self.levels[i].shared or self.levels[i + 1].axes[0].slide is not None
 
-    def canvas(self, start: int, stop: int, axis: int) -> Size:
-        """The size at `start` that makes just a zone at `stop`, in the phase that the whole has."""
-        stride, zone = self.stride(start, stop, axis), self.levels[stop].frames[axis].zone
-        least = self.levels[start].frames[axis].zone
-        while self.count(least, start, stop, axis) < zone:
-            least += 1
-        return least + (self.levels[start].sizes[axis] - least) % stride
+    def _allowed(self, start: int, stop: int) -> bool:
+        """Whether no window of the image's part reads padding, and nobody else what lies between."""
+        between = any(level.shared for level in self.levels[start + 1 : stop])
+        return not between and all(min(trim) >= 0 for line in self.lines(start, stop) for trim in trims(line))
 
-    def count(self, size: Size, start: int, stop: int, axis: int) -> Size:
-        """Elements at `stop` that `size` elements at `start` make."""
-        for step in self.steps[start:stop]:
-            size = step.slides[axis].count(size) if step.slides else size
-        return size
-
-    def kept(self, level: int, axis: int) -> tuple[int, int]:
-        """Elements of the border at each end of a level."""
-        frame = self.levels[level].frames[axis]
-        return frame.before, frame.behind
+    def _segment(self, start: int, stop: int) -> int:
+        """Multiplications from one join to the next, moves counted as such."""
+        lines, level = self.lines(start, stop), self.levels[stop]
+        image = ([hint(a.size) - sum(t) for a, t in zip(line, trims(line), strict=True)] for line in lines)
+        border = (counts(line, hint(canvas(line))) for line in lines)
+        moved = level.channels * prod(hint(axis.size) for axis in level.axes)
+        return self.work(start, *image) + self.work(start, *border) + MOVE * moved + JOIN
 
 
 def follow(graph: Graph, first: Node) -> Chain | None:
-    """The chain that begins with a Convolution whose padding is at least its windows; None if `first` is not that."""
-    data = _value_shape(graph, first.inputs[0])
-    step = _step(graph, first, first.inputs[0])
-    if step is None or step.slides is None or first.op != "Conv" or data is None or len(data) != 4:
+    """The chain that begins with a Convolution padded by at least its windows; None if `first` is none such."""
+    known = {v.name: v.shape for v in (*graph.values.values(), *graph.inputs)}
+    data, shape = first.inputs[0], known.get(first.inputs[0], ())
+    slides = _slides(graph, first, data)
+    if first.op != "Conv" or not slides or not _known(graph, shape) or any(min(s[2:]) < s.reach for s in slides):
         return None
-    if any(min(s.begin, s.end) < s.reach for s in step.slides):
-        return None
-    sizes = tuple(n + s.begin + s.end for n, s in zip(data[2:], step.slides, strict=True))
-    frames = tuple(Frame(s.begin, s.end, 0, 0) for s in step.slides)
-    old = step.slides
-    step.slides = tuple(s._replace(begin=0, end=0) for s in step.slides)
-    least = tuple(1 + s.begin + s.end for s in old)
-    chain = Chain([], [Level(first.inputs[0], int(data[1]), sizes, least, frames, False)])
-    while step is not None:
-        before = chain.levels[-1]
-        sizes, frames, least = before.sizes, before.frames, before.least
-        if step.slides:
-            sizes = tuple(s.count(n) for s, n in zip(step.slides, sizes, strict=True))
-            least = tuple(s.count(n) for s, n in zip(step.slides, least, strict=True))
-            frames = tuple(f.through(s) for s, f in zip(step.slides, frames, strict=True))
-        channels = step.channels or before.channels
-        if not all(f.open(n) for f, n in zip(frames, least, strict=True)):
+    padded = (Axis(n + s.begin + s.end, 1 + s.begin + s.end, s.begin, s.end) for n, s in zip(shape[2:], slides))
+    chain = Chain(shape[0], [Level(data, int(shape[1]), (next(padded), next(padded)))])
+    slides = [s._replace(begin=0, end=0) for s in slides]
+    node: Node | None = first
+    while node is not None and slides is not None:
+        level = _next(graph, chain.levels[-1], node, slides)
+        if not all(axis.apart for axis in level.axes):
             break
-        top = step.node.outputs[0]
-        readers = graph.consumers(top)
-        shared = len(readers) > 1 or any(v.name == top for v in graph.outputs)
-        chain.steps.append(step)
-        chain.levels.append(Level(top, channels, sizes, least, frames, shared))
-        following = [s for node in readers if (s := _step(graph, node, top))]
-        step = max(following, key=lambda s: s.products, default=None)
-    return chain if chain.steps else None
+        chain.levels.append(level)
+        readers = graph.consumers(level.tensor)
+        level.shared = len(readers) > 1 or any(v.name == level.tensor for v in graph.outputs)
+        follows = [(n, s) for n in readers if (s := _slides(graph, n, level.tensor)) is not None]
+        node, slides = max(follows, key=lambda f: _products(graph, f[0]), default=(None, None))
+    return chain
 
 
-def _step(graph: Graph, node: Node, data: str) -> Step | None:
-    """A node as part of a chain; None if it is none that we know to be local."""
-    a = node.attributes
+def _known(graph: Graph, shape: Shape) -> bool:
+    """Whether a map's size follows from the sizes of the inputs."""
+    symbols = {str(n) for v in graph.inputs for n in v.shape if isinstance(n, Extent)}
+    return len(shape) == 4 and all(n.symbols() <= symbols for n in shape if isinstance(n, Extent))
+
+
+def _next(graph: Graph, level: Level, node: Node, slides: Sequence[Slide]) -> Level:
+    """The level that `node` makes."""
+    h, w = (axis.through(s) for axis, s in zip(level.axes, slides, strict=True)) if slides else level.axes
+    weights = graph.constants[node.inputs[1]] if node.op == "Conv" else None
+    channels = level.channels if weights is None else len(weights)
+    return Level(node.outputs[0], channels, (h._replace(...), w), node, _products(graph, node))
+
+
+def _products(graph: Graph, node: Node) -> int:
+    """Multiplications for one element of H x W."""
+    return graph.constants[node.inputs[1]].size if node.op == "Conv" else 0
+
+
+def _slides(graph: Graph, node: Node, data: str) -> list[Slide] | None:
+    """The windows of a node that reads `data`, along H and W; [] if it is pointwise, None if it is neither."""
     others = [graph.constants.get(n) for n in node.inputs if n != data]
-    if node.inputs.count(data) != 1 or len(node.outputs) != 1 or any(c is None for c in others):
+    if node.inputs.count(data) != 1 or len(node.outputs) != 1 or any(array is None for array in others):
         return None
     if node.op in POINTWISE:
-        spread = node.op in PER_CHANNEL and any(c.ndim > 1 and c.shape[-2:] != (1, 1) or c.ndim == 1 and c.size > 1 for c in others)
-        return None if spread else Step(node, None, 0, 0)
-    if node.op not in ("Conv", "MaxPool", "AveragePool") or len(a["kernel_shape"]) != 2 or node.inputs[0] != data:
-        return None
-    dilations = a.get("dilations", [1, 1])
-    pads, axes = a.get("pads", [0] * 4), range(2)
-    slides = tuple(Slide(dilations[i] * (a["kernel_shape"][i] - 1) + 1, a.get("strides", [1, 1])[i], pads[i], pads[i + 2]) for i in axes)
-    if any(s.reach < s.stride or min(s.begin, s.end) < 0 for s in slides):
-        return None
-    return Step(node, slides, others[0].size if node.op == "Conv" else 0, len(others[0]) if node.op == "Conv" else 0)
-
-
-def _value_shape(graph: Graph, name: str) -> Shape | None:
-    known = {v.name: v for v in graph.inputs} | graph.values
-    return known[name].shape if name in known else None
-
-
-MOVED = 20  # products that take as long as moving one float through a join
-
-
-def cost(chain: Chain, cuts: Sequence[int]) -> float:
-    """Products of the chain at its present size if joined at `cuts`, moves counted as products."""
-    total, start = 0.0, 0
-    last = len(chain.steps)
-    for stop in cuts:
-        ends = [chain.kept(stop, axis) for axis in range(2)]
-        total += _products(chain, start, stop, ends)
-        canvas = [hint(chain.canvas(start, stop, axis)) for axis in range(2)]
-        total += _work(chain, start, stop, lambda i, axis: chain.count(canvas[axis], start, i, axis))
-        total += MOVED * chain.levels[stop].channels * prod(hint(n) for n in chain.levels[stop].sizes)
-        start = stop
-    return total + _products(chain, start, last, [(0, 0)] * 2, padded=True)
-
-
-def _products(chain, start, stop, ends, padded=False):
-    trims = [chain.needed(start, stop, axis, ends[axis]) for axis in range(2)]
-    def size(i, axis):
-        n = hint(chain.levels[i].sizes[axis])
-        return n if padded else n - sum(trims[axis][i - start])
-    return _work(chain, start, stop, size)
-
-
-def _work(chain, start, stop, size):
-    return sum(chain.steps[i - 1].products * prod(size(i, axis) for axis in range(2)) for i in range(start + 1, stop + 1))
-
-
-def plans(chain):
-    must = [i for i, level in enumerate(chain.levels) if level.shared]
-    cand = [i + 1 for i, s in enumerate(chain.steps) if s.slides and max(x.stride for x in s.slides) > 1 or chain.levels[i+1].shared or i + 1 == len(chain.steps)]
-    for n in range(len(cand) + 1):
-        for cuts in combinations(cand, n):
-            if cuts and all(m in cuts for m in must if m < cuts[-1]) and all(min(t) >= 0 for a, b in pairwise([0, *cuts]) for x in range(2) for t in chain.needed(a, b, x, chain.kept(b, x))):
-                yield cuts
+        ...

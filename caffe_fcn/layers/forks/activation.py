@@ -41,13 +41,19 @@ class _TrainingNoise(_Neuron):
 
 
 class Noise(_TrainingNoise):
-    """The bottom itself in phase TEST. Bottom: any shape. Top: the same (noise_layer.cpp of caffe-windows)."""
+    """The bottom itself in phase TEST.
+
+    Bottom: any shape. Top: the same (noise_layer.cpp of caffe-windows).
+    """
 
     fork = "caffe-windows"
 
 
 class SpatialDropout(_TrainingNoise):
-    """The bottom itself in phase TEST. Bottom: any shape. Top: the same (spatial_dropout_layer.cpp of Intel)."""
+    """The bottom itself in phase TEST.
+
+    Bottom: any shape. Top: the same (spatial_dropout_layer.cpp of Intel Caffe).
+    """
 
     fork = "Intel Caffe"
     settings = "dropout_param"

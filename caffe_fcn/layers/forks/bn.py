@@ -19,8 +19,8 @@ class BN(Layer):
 
     Bottom: (N, C, H, W). Top: the same.
 
-    SegNet's has 2 blobs, scale and shift. `bn_mode: INFERENCE` leaves the normalization out, for the statistics
-    are in the blobs; LEARN takes the batch's, in phase TEST too (bn_layer.cpp of caffe-segnet).
+    SegNet's has 2 blobs, scale and shift. `bn_mode: INFERENCE` leaves the normalization out, for the
+    statistics are in the blobs; LEARN takes the batch's, in phase TEST too (bn_layer.cpp of caffe-segnet).
     PSPNet's has 4, slope, bias, mean and variance; phase TEST, or `frozen`, takes the stored statistics
     (bn_layer.cpp of yjxiong's Caffe, which PSPNet and ICNet use).
     Which it is shows in the fields of `bn_param`, in the number of `param`, and at last in the weights file;
@@ -35,9 +35,9 @@ class BN(Layer):
         segnet, pspnet = ([n for n in names if p.HasField(n)] for names in (_OF_SEGNET, _OF_PSPNET))
         self.check(
             not (segnet and pspnet),
-            f"bn_param has {', '.join(segnet)}, which is SegNet's, and {', '.join(pspnet)}, which is PSPNet's",
+            f"bn_param has SegNet's {', '.join(segnet)} and PSPNet's {', '.join(pspnet)}",
         )
-        self.names = PSPNET if pspnet or len(self.param.param) > 2 else SEGNET
+        self.names: tuple[str, ...] = PSPNET if pspnet or len(self.param.param) > 2 else SEGNET
 
     @property
     def variant(self) -> str:
@@ -94,7 +94,10 @@ class BN(Layer):
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         (x,), statistics = bottoms, self._statistics()
         if statistics == "stored":
-            flat = [g.param(b, n, w.reshape(-1)) for b, n, w in zip(self.blobs, self.names, self.weights, strict=True)]
+            flat = [
+                g.param(b, n, w.reshape(-1))
+                for b, n, w in zip(self.blobs, self.names, self.weights, strict=True)
+            ]
             return [g.op("BatchNormalization", x, *flat, epsilon=self._eps)]
         top: Value | str = x
         if statistics == "batch":
@@ -104,6 +107,7 @@ class BN(Layer):
             top = g.op("Div", top, g.op("Sqrt", g.op("Add", variance, g.scalar(self._eps))))
         shape = (-1, *(1,) * (len(x.shape) - 2))
         scale, shift = (
-            g.param(b, n, w.reshape(shape)) for b, n, w in zip(self.blobs[:2], self.names, self.weights, strict=False)
+            g.param(b, n, w.reshape(shape))
+            for b, n, w in zip(self.blobs[:2], self.names, self.weights, strict=False)
         )
         return [g.op("Add", g.op("Mul", top, scale), shift)]

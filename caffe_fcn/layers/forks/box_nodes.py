@@ -29,9 +29,9 @@ def halves(g: Builder, boxes: Value | str) -> list[str]:
 
 
 def suppress(g: Builder, boxes: str, scores: str, most: int, threshold: float, floor: float = NONE) -> str:
-    """`boxes.suppress` for boxes (B, P, 4) and scores (B, K, P): (M, 3) int64 of b, k, p, each k's best first.
+    """`boxes.suppress` for boxes (B, P, 4) and scores (B, K, P): (M, 3) int64 of b, k, p, the best first.
 
-    At most `most` of each k, and none whose score is not above `floor`. A box that is upside down meets none.
+    At most `most` of each k, and none whose score is not above `floor`.
     """
     limits = (g.ints([most]), *(g.array(np.asarray([v], np.float32)) for v in (min(threshold, 1.0), floor)))
     return g.op("NonMaxSuppression", boxes, scores, *limits)

@@ -1,9 +1,19 @@
-"""Layers that only move elements: Permute, Transpose, Reverse, Flip, ShuffleChannel, Reorg, GSTiling, CropCenter."""
+"""Layers that only move elements, or leave some out."""
 
 from __future__ import annotations
 
 from caffe_fcn.layers.base import (
-    Array, AxisMap, Builder, CoordMap, Layer, Sequence, Shape, Size, Value, fixed, np,
+    Array,
+    AxisMap,
+    Builder,
+    CoordMap,
+    Layer,
+    Sequence,
+    Shape,
+    Size,
+    Value,
+    fixed,
+    np,
 )  # fmt: skip
 
 LAST = np.iinfo(np.int64).min  # behind the first element, for a slice that runs backwards in ONNX
@@ -68,7 +78,7 @@ class _Backwards(Layer):
         return [bottoms[0]]
 
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
-        return [np.flip(bottoms[0], self._axes(bottoms[0].ndim))]
+        return [np.flip(bottoms[0], tuple(self._axes(bottoms[0].ndim)))]
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         axes = self._axes(len(bottoms[0].shape))
@@ -181,10 +191,11 @@ class GSTiling(_Blocks):
 
 
 class Reorg(_Blocks):
-    """YOLO's passage from large maps to small ones, (N, C, H, W) to (N, C * s * s, H / s, W / s); `reverse`: back.
+    """YOLO's passage from large maps to small ones; `reverse`: back.
 
-    Bottom and top are the same memory but for a shuffle, for which that memory is read as C / (s * s) channels
-    of s * H x s * W pixels, whatever it is (reorg_layer.cpp of MobileNet-YOLO and Intel Caffe).
+    Bottom: (N, C, H, W). Top: (N, C * s * s, H / s, W / s), s the `stride`. The elements are dealt out as if
+    the bottom's memory were C / (s * s) channels of s * H x s * W pixels (reorg_layer.cpp of MobileNet-YOLO
+    and Intel Caffe).
     """
 
     fork = "MobileNet-YOLO, Intel Caffe, caffe-xilinx"

@@ -7,7 +7,7 @@ from caffe_fcn.layers.convolution import Convolution
 
 
 class DepthwiseConvolution(Convolution):
-    """A Convolution whose `group` is the number of channels; what the prototxt says of it holds if it is given.
+    """A Convolution whose `group` is the number of channels, unless the prototxt gives it.
 
     Bottoms: (N, C, H, W). Tops: (N, num_output, H', W'). Weights: (num_output, C / group, *kernel)
     (depthwise_conv_layer.cpp of yonghenglh6 and MobileNet-YOLO).
@@ -22,7 +22,7 @@ class DepthwiseConvolution(Convolution):
 
 @register("ConvolutionDepthWise")
 class ConvolutionDepthwise(Convolution):
-    """A Convolution of each channel by itself: as many come out as go in, whatever `num_output` and `group` say.
+    """A Convolution of each channel by itself, whatever `num_output` and `group` say.
 
     Bottoms: (N, C, H, W). Tops: (N, C, H', W'). Weights: (C, 1, *kernel) (conv_dw_layer.cpp of farmingyard).
     """

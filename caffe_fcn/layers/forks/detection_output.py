@@ -24,13 +24,13 @@ class _Sizes(NamedTuple):
 
 
 class DetectionOutput(Layer, bottoms=range(3, 6)):
-    """The boxes of an SSD that are likely and overlap no likelier one of their class by more than `nms_threshold`.
+    """The boxes that are likely and overlap no likelier one of their class by more than `nms_threshold`.
 
     Bottoms: locations (N, priors * 4), or priors * classes * 4 without `share_location`; confidences
-    (N, priors * classes); priors (1, 2, priors * 4) of PriorBox. SSD's fourth is the image, which is not read;
-    RefineDet's are the first stage's confidences (N, priors * 2) and locations (N, priors * 4).
-    Top: (1, 1, detections, 7), each row item, class, confidence, x1, y1, x2, y2 as shares of the image: item by
-    item, class by class, the likeliest first. Without any, a row of -1 for each item.
+    (N, priors * classes); priors (1, 2, priors * 4) of PriorBox. SSD's fourth is the image, which is not
+    read; RefineDet's are the first stage's confidences (N, priors * 2) and locations (N, priors * 4).
+    Top: (1, 1, detections, 7), each row item, class, confidence, x1, y1, x2, y2 as shares of the image: item
+    by item, class by class, the likeliest first. Without any, a row of -1 for each item.
 
     Of each class `top_k` at most are looked at, of each item `keep_top_k` are kept. How many rows there are,
     `reshape` does not know: it says 1, as SSD does until the first forward pass.
@@ -177,7 +177,7 @@ class DetectionOutput(Layer, bottoms=range(3, 6)):
         shape = (n * each, classes // each, priors)
         boxes, scores = g.reshape(boxes, (n * each, priors, 4)), g.reshape(scores, shape)
         threshold = p.nms_param.nms_threshold
-        index = box_nodes.suppress(g, boxes, scores, priors, threshold, self._threshold())
+        index = box_nodes.suppress(g, boxes, scores, fixed(priors), threshold, self._threshold())
         kept = g.op("ScatterND", g.fill(shape, NONE), index, g.op("GatherND", scores, index))
         return g.reshape(kept, (n, classes * priors))
 
@@ -213,5 +213,5 @@ class DetectionOutput(Layer, bottoms=range(3, 6)):
         """0 to n - 1, int64."""
         if isinstance(n, int):
             return g.ints(range(n))
-        zero, one = (g.array(np.int64(v)) for v in (0, 1))
+        zero, one = (g.array(np.asarray(v, np.int64)) for v in (0, 1))
         return g.op("Range", zero, g.reshape(g.size(n), ()), one)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Value, np
+from caffe_fcn.layers.base import Array, Builder, Layer, Role, Sequence, Shape, Value, np
 from caffe_fcn.layers.loss import _Loss
 
 MANY = 1 << 31
 
 
 class SmoothL1Loss(_Loss, bottoms=range(2, 5)):
-    """The sum of x * x * s / 2 where |x| < 1 / s, of |x| - 1 / (2 * s) elsewhere, over N; s is `sigma` squared.
+    """The sum of x * x * s / 2 where |x| < 1 / s, of |x| - 1 / (2 * s) elsewhere, over N.
 
+    s is `sigma` squared, x the weighed difference.
     Bottoms: prediction (N, ...); target; weights of their difference; weights of the terms; all alike.
     Top: the loss (smooth_L1_loss_layer.cpp of Fast R-CNN and SSD).
     """
@@ -52,7 +53,7 @@ class SmoothL1Loss(_Loss, bottoms=range(2, 5)):
 class _TrainingOnly(Layer, bottoms=range(1, MANY), tops=range(MANY)):
     """What a fork computes to learn or to be judged. Bottoms: any. Tops: scalars; they are not computed."""
 
-    role = "loss"
+    role: Role = "loss"
     no_onnx = "is there for training only; `caffe-fcn deploy` leaves it out"
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
@@ -72,31 +73,46 @@ class MultiBoxLoss(_TrainingOnly):
 
 
 class SmoothL1LossOHEM(_TrainingOnly):
-    """R-FCN's loss of the hardest regions. Bottoms: prediction; target; weights. Tops: the loss; each region's."""
+    """R-FCN's loss of the hardest regions.
+
+    Bottoms: prediction; target; weights. Tops: the loss; each region's.
+    """
 
     fork = "R-FCN"
 
 
 class SoftmaxWithLossOHEM(_TrainingOnly):
-    """R-FCN's loss of the hardest regions. Bottoms: scores; labels. Tops: the loss; probabilities; each region's."""
+    """R-FCN's loss of the hardest regions.
+
+    Bottoms: scores; labels. Tops: the loss; probabilities; each region's.
+    """
 
     fork = "R-FCN"
 
 
 class BoxAnnotatorOHEM(_TrainingOnly):
-    """R-FCN's choice of the hardest regions. Bottoms: regions; their losses, labels, weights. Tops: labels; weights."""
+    """R-FCN's choice of the hardest regions.
+
+    Bottoms: regions; their losses, labels, weights. Tops: labels; weights.
+    """
 
     fork = "R-FCN"
 
 
 class FrcnnAnchorTarget(_TrainingOnly):
-    """What Faster R-CNN's anchors are to say. Bottoms: scores; truth; the image. Tops: labels; targets; weights."""
+    """What Faster R-CNN's anchors are to say.
+
+    Bottoms: scores; truth; the image. Tops: labels; targets; weights.
+    """
 
     fork = "makefile/frcnn"
 
 
 class FrcnnProposalTarget(_TrainingOnly):
-    """What Faster R-CNN's regions are to say. Bottoms: regions; truth. Tops: regions; labels; targets; weights."""
+    """What Faster R-CNN's regions are to say.
+
+    Bottoms: regions; truth. Tops: regions; labels; targets; weights.
+    """
 
     fork = "makefile/frcnn"
 
@@ -134,7 +150,7 @@ class Yolov3(_TrainingOnly):
 class _JudgedOnly(_TrainingOnly):
     """A metric of a fork. Bottoms: any. Tops: scalars; they are not computed."""
 
-    role = "metric"
+    role: Role = "metric"
 
 
 class SegAccuracy(_JudgedOnly):

@@ -12,8 +12,8 @@ class Normalize(Layer, tops=range(1, 3)):
 
     Bottom: (N, C, H, W), or fewer axes. Top: the same.
 
-    SSD's has `norm_param`: the norm is L2, sqrt(sum of squares + `eps`), and a learned scale follows, one number
-    if `channel_shared`, else one for each channel (normalize_layer.cpp of SSD).
+    SSD's has `norm_param`: the norm is L2, sqrt(sum of squares + `eps`), and a learned scale follows, one
+    number if `channel_shared`, else one for each channel (normalize_layer.cpp of SSD).
     caffe-windows' has `normalize_param` and nothing learned: L2 or L1 at each position, and a second top that
     holds the norm (normalize_layer.cpp of caffe-windows). `variant` says which was taken.
     """

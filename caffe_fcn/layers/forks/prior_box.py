@@ -12,8 +12,8 @@ class PriorBox(Layer, bottoms=2):
     Bottoms: a map (N, C, H, W) and the image (N, C', H', W'), of which only the sizes are read.
     Top: (1, 2, 4 * H * W * priors): corners as shares of the image, then what predictions are multiplied by.
     At each cell: for every `min_size` a square, then one of sqrt(min_size * max_size), then a box of the
-    min_size's area for each `aspect_ratio`, with `flip` also turned. Sizes are cut to whole pixels. `step` and
-    `img_size` are taken from the bottoms where they are not given.
+    min_size's area for each `aspect_ratio`, with `flip` also turned. Sizes are cut to whole pixels. `step`
+    and `img_size` are taken from the bottoms where they are not given.
     """
 
     fork = "SSD"
@@ -72,10 +72,8 @@ class PriorBox(Layer, bottoms=2):
         p = self.param.prior_box_param
         cells = (fixed(bottoms[0][2]), fixed(bottoms[0][3]))
         image = self._pair("img", "img_size") or (fixed(bottoms[1][2]), fixed(bottoms[1][3]))
-        step = self._pair("step", "step") or tuple(
-            float(np.float32(n) / np.float32(cell)) for n, cell in zip(image, cells, strict=True)
-        )
-        boxes = prior_boxes(self._sizes(), cells, (image[0], image[1]), (step[0], step[1]), p.offset)
+        step = self._pair("step", "step") or (image[0] / cells[0], image[1] / cells[1])
+        boxes = prior_boxes(self._sizes(), cells, image, step, p.offset)
         if p.clip:
             boxes = boxes.clip(0, 1)
         variance = np.asarray(list(p.variance) or [0.1], np.float32)

@@ -14,10 +14,10 @@ RATIOS, SCALES = (0.5, 1.0, 2.0), (8.0, 16.0, 32.0)  # of Faster R-CNN
 
 
 class Proposal(Layer, bottoms=3, tops=range(1, 3)):
-    """The likeliest of the anchors at every cell, moved as the net says, without those that overlap a likelier one.
+    """The likeliest anchors, moved as the net says, without those that overlap a likelier one.
 
-    Bottoms: probabilities (1, 2 * A, H, W), of no object and then of one; moves (1, 4 * A, H, W); what is known
-    of the image: its height, width, and scale (or one for each side), (1, 3) or (1, 4).
+    Bottoms: probabilities (1, 2 * A, H, W), of no object and then of one; moves (1, 4 * A, H, W); what is
+    known of the image: its height, width, and scale (or one for each side), (1, 3) or (1, 4).
     Tops: regions (R, 5), each the item (0), then x1, y1, x2, y2 in pixels; their probabilities (R). R is
     `post_nms_topn` at most; `reshape` says so many, as Caffe does until the first forward pass.
 
@@ -132,7 +132,7 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
         stride = self.param.proposal_param.feat_stride
         if isinstance(height, int) and isinstance(width, int):
             return g.array(shifted(cell, height, width, stride))
-        zero, one = (g.array(np.int64(v)) for v in (0, 1))
+        zero, one = (g.array(np.asarray(v, np.int64)) for v in (0, 1))
         axes = []
         for n, place in ((width, (1, width, 1)), (height, (height, 1, 1))):
             steps = g.op("Mul", g.op("Range", zero, g.reshape(g.size(n), ()), one), g.ints([stride]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 from caffe_fcn.geometry import AxisMap, ceil_div
 from caffe_fcn.layers.base import Array, Builder, CoordMap, Layer, Sequence, Shape, Size, Value, fixed, np
@@ -31,13 +32,13 @@ class _Resampled(Layer):
     def _target(self, bottoms: Sequence[Shape]) -> tuple[int, int]:
         return tuple(fixed(n) for n in self.reshape(bottoms)[0][2:])  # type: ignore[return-value]
 
-    def _resize(self, g: Builder, bottoms: Sequence[Value], x: Value | str | None = None, **how: str) -> str:
+    def _resize(self, g: Builder, bottoms: Sequence[Value], x: Value | str | None = None, **how: Any) -> str:
         """ONNX's Resize to the size that `reshape` says; of `x` in place of the bottom."""
         shape = self.reshape([b.shape for b in bottoms])[0]
         return g.op("Resize", x or bottoms[0], "", "", g.ints(shape), **how)
 
     def only(self, name: str) -> None:
-        """Refuse fields of `name` that this fork lacks: another's layer of this name would compute other things."""
+        """Refuse fields of `name` that this fork lacks: another's layer may compute other things."""
         beyond = sorted(self.fields.get(name, {}))
         self.check(not beyond, f"{name} of another fork: {', '.join(beyond)} is not known here")
 
@@ -95,8 +96,8 @@ class Interp(_Resampled, bottoms=range(1, 3)):
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
         p, x = self.param.interp_param, bottoms[0]
         height, width = self._target([b.shape for b in bottoms])
-        cut = tuple(slice(-p.pad_beg, n + p.pad_end) for n in x.shape[2:])
-        return [resize.linear(x[(..., *cut)], height, width, resize.aligned)]
+        cut = [slice(-p.pad_beg, n + p.pad_end) for n in x.shape[2:]]
+        return [resize.linear(x[:, :, cut[0], cut[1]], height, width, resize.aligned)]
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         p, x = self.param.interp_param, str(bottoms[0])
@@ -127,7 +128,9 @@ class Resize(_Resampled):
         names = ("out_height_scale", "out_width_scale") if p.is_pyramid_test else ("height", "width")
         for name in names:
             value = getattr(p, name)
-            self.check(p.HasField(name) and math.isfinite(value), f"{name} is {value if value else 'missing'}")
+            self.check(
+                p.HasField(name) and math.isfinite(value), f"{name} is {value if value else 'missing'}"
+            )
 
     def _sizes(self, bottoms: Sequence[Shape]) -> tuple[Size, Size]:
         p, (_, _, h, w) = self.param.resize_param, bottoms[0]
@@ -150,8 +153,9 @@ class Resize(_Resampled):
 class DeephiResize(_Resampled):
     """Interpolation as cv::resize does it: bilinear with the pixels' centres on each other, or nearest.
 
-    Bottom: (N, C, H, W). Top: (N, C, `new_height`, `new_width`), or H and W times `scale_h` and `scale_w`, cut
-    to whole numbers (deephi_resize_layer.cpp of caffe-xilinx). `use_dpu`, which works on bytes, is refused.
+    Bottom: (N, C, H, W). Top: (N, C, `new_height`, `new_width`), or H and W times `scale_h` and `scale_w`,
+    cut to whole numbers. `use_dpu`, which works on bytes, is refused (deephi_resize_layer.cpp of
+    caffe-xilinx).
     """
 
     fork = "caffe-xilinx"
@@ -193,12 +197,13 @@ class DeephiResize(_Resampled):
 
 
 class Upsample(_Resampled, bottoms=range(1, 3)):
-    """Make maps larger: by the positions of a pooling's maxima (SegNet), or by repeating each element (YOLO nets).
+    """Make maps larger: by the positions of a pooling's maxima (SegNet), or by repeating each element (YOLO).
 
     Bottoms: (N, C, H, W); SegNet's second is the mask of a Pooling, and every element goes where the maximum
     stood, the rest is 0. Top: (N, C, `upsample_h`, `upsample_w`), or H and W times `scale`, or `scale_h` and
     `scale_w`; one less with `pad_out_h`, `pad_out_w` (upsample_layer.cpp of caffe-segnet; of MobileNet-YOLO).
-    `variant` says which was taken: SegNet's if there are two bottoms. Its `scale` is 2 unless given, the other's 1.
+    `variant` says which was taken: SegNet's if there are two bottoms. Its `scale` is 2 unless given, the
+    other's 1.
     """
 
     fork = "SegNet, MobileNet-YOLO"
@@ -267,7 +272,7 @@ class Upsample(_Resampled, bottoms=range(1, 3)):
 
 
 def scaled(n: Size, scale: float) -> Size:
-    """n * scale cut to a whole number, in float32 as C++ has it; a formula if the scale is one of few binary digits."""
+    """The product cut to a whole number, in float32 as in C++; a formula if the scale has few bits."""
     factor = Fraction(scale)
     if factor.denominator <= 1 << 8:
         return n * factor.numerator // factor.denominator

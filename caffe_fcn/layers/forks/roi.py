@@ -9,7 +9,7 @@ from caffe_fcn.numeric import roi
 
 
 class _Regions(Layer, bottoms=2):
-    """Bottoms: maps (N, C, H, W); regions (R, 5), each the item, then x1, y1, x2, y2 in pixels of the image."""
+    """Bottoms: maps (N, C, H, W); regions (R, 5): the item, then x1, y1, x2, y2 in pixels of the image."""
 
     def _check(self, bottoms: Sequence[Shape]) -> None:
         maps, regions = bottoms
@@ -48,8 +48,8 @@ class _Regions(Layer, bottoms=2):
 class ROIPooling(_Regions):
     """The maxima of pooled_h x pooled_w bins of every region.
 
-    Bottoms: maps (N, C, H, W); regions (R, 5), each the item, then x1, y1, x2, y2, which times `spatial_scale`
-    are positions on the map, rounded. Top: (R, C, pooled_h, pooled_w), 0 of an empty bin
+    Bottoms: maps (N, C, H, W); regions (R, 5), each the item, then x1, y1, x2, y2, which times
+    `spatial_scale` are positions on the map, rounded. Top: (R, C, pooled_h, pooled_w), 0 of an empty bin
     (roi_pooling_layer.cpp of caffe-fast-rcnn).
     """
 
@@ -123,7 +123,7 @@ class PSROIPooling(_Regions):
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         """Sums over rectangles, as differences of the four corners of running sums in float64."""
         p, (maps, regions) = self.param.psroi_pooling_param, bottoms
-        (n, channels, height, width), group = maps.shape, p.group_size
+        (_, channels, height, width), group = maps.shape, p.group_size
         rows = self._flat(g, regions)
         item = g.cast(g.op("Gather", rows, g.ints([0]), axis=1), np.int64)
         corners = self._rounded(g, g.op("Gather", rows, g.ints([1, 2, 3, 4]), axis=1))
@@ -164,11 +164,11 @@ class PSROIPooling(_Regions):
 
     @staticmethod
     def _sums(g: Builder, maps: Value) -> str:
-        """Sums over all above and to the left of each corner of a pixel, in one axis: (N * C * (H + 1) * (W + 1))."""
+        """Sums over all that is above and left of each corner of a pixel, flat."""
         n, c, height, width = maps.shape
         sums = g.op("Pad", g.cast(maps, np.float64), g.ints([0, 0, 1, 1, 0, 0, 0, 0]))
         for axis in (2, 3):
-            sums = g.op("CumSum", sums, g.array(np.int64(axis)))
+            sums = g.op("CumSum", sums, g.array(np.asarray(axis, np.int64)))
         return g.reshape(sums, (n * c * (height + 1) * (width + 1),))
 
     @staticmethod
