@@ -11,7 +11,7 @@ import numpy as np
 
 import caffe_fcn
 from caffe_fcn import surgery
-from tests.conftest import REFERENCE
+from tests.conftest import REFERENCE, SHARED
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ class Case:
 
 
 def cases(folder: str) -> list[Case]:
-    """All cases of one folder of the reference."""
-    root = REFERENCE / folder
+    """All cases of one folder of the reference: those of ../shared if it is here, else the project's own."""
+    root = SHARED / "reference" / folder
+    root = root if root.is_dir() else REFERENCE / folder
     return [Case(root, path.stem) for path in sorted(root.glob("*.npz"))]
 
 

@@ -51,10 +51,36 @@ def test_dims_are_named_alike(tmp_path):
     ]
 
 
+TWO = """
+layer {{ name: "a" type: "Input" top: "a" input_param {{ shape {{ dim: 1 dim: 3 dim: 9 dim: 8 }} }} }}
+layer {{ name: "b" type: "Input" top: "b" input_param {{ shape {{ dim: 1 dim: 3 dim: 9 dim: 8 }} }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "a" top: "conv"
+  convolution_param {{ num_output: 3 kernel_size: 3 pad: 1 }} }}
+{}
+"""
+
+
+def two(tmp_path, last: str):
+    path = tmp_path / "net.prototxt"
+    path.write_text(TWO.format(last))
+    return convert(path, None, tmp_path / "net.onnx")
+
+
 def test_two_inputs_that_must_agree_share_their_symbols(tmp_path):
-    """NYUD's color and HHA branches are added at the end, so their sides are one H and one W."""
-    _, result = made(tmp_path, Case(REFERENCE / "nets", "nyud-fcn32s-color-hha-thin"))
+    """What is added has one H and one W, whichever input it comes from."""
+    result = two(tmp_path, 'layer { name: "sum" type: "Eltwise" bottom: "conv" bottom: "b" top: "sum" }')
     assert set(map(tuple, result.inputs.values())) == {("N", 3, "H", "W")}
+
+
+def test_two_inputs_that_need_not_agree_have_their_own(tmp_path):
+    """A Crop takes its size from the second, which may be smaller."""
+    crop = 'layer { name: "cut" type: "Crop" bottom: "conv" bottom: "b" top: "cut" crop_param { offset: 0 } }'
+    result = two(tmp_path, crop)
+    assert result.inputs["a"][2:] == ["H", "W"]
+    assert result.inputs["b"][2:] == ["H_b", "W_b"]
+    assert result.outputs["cut"][2:] == ["H_b", "W_b"]
+    data = {"a": picture(1, 20, 30), "b": picture(1, 7, 11)}
+    assert Session(tmp_path / "net.onnx", "cpu").run(data)["cut"].shape == (1, 3, 7, 11)
 
 
 def test_inner_product_keeps_its_size_and_says_so(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import caffe_fcn
 from caffe_fcn.cli import call
 from caffe_fcn.errors import CaffeError, CaffeWarning, LayerError
-from caffe_fcn.formats import text_reader
+from caffe_fcn.formats import caffemodel, text_reader
 from caffe_fcn.layers import LAYERS, custom, load_layers
 from caffe_fcn.runtime import Session
 
@@ -55,7 +55,8 @@ def test_the_guides_layer_runs_and_converts(tmp_path) -> None:
     x = net.blobs["conv"].data
     np.testing.assert_array_equal(gate, x * np.clip(slope[:, None, None] * x + np.float32(0.25), 0, 1))
     path = tmp_path / "gate.onnx"
-    net.save(tmp_path / "gate.caffemodel")
+    stored = [(n, net.layer_dict[n].type, [b.data for b in blobs]) for n, blobs in net.params.items()]
+    caffemodel.write(tmp_path / "gate.caffemodel", "gated", stored)
     result = caffe_fcn.convert(files["gate.prototxt"], tmp_path / "gate.caffemodel", path)
     assert result.inputs == {"data": ["N", 3, "H", "W"]}
     np.testing.assert_allclose(Session(path, "cpu").run({"data": image})["gate"], gate, atol=1e-5)

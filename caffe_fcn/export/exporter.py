@@ -109,15 +109,17 @@ def _symbolic(
 
 
 def _tied(net: Net, first: str, other: str, axis: int) -> bool:
-    """Whether an extent of two inputs has to be the same: if one alone grows, a layer objects."""
+    """Whether an extent of two inputs has to be the same: if either alone grows, a layer objects."""
     one, two = net.blobs[first].shape, net.blobs[other].shape
     if axis >= len(one) or one[axis] != two[axis]:
         return False
-    try:
-        net.infer({other: (*two[:axis], two[axis] + 64, *two[axis + 1 :])})
-    except CaffeError:
-        return True
-    return False
+    for name, shape in ((first, one), (other, two)):
+        try:
+            net.infer({name: (*shape[:axis], shape[axis] + 64, *shape[axis + 1 :])})
+        except CaffeError:
+            continue
+        return False
+    return True
 
 
 class _Walk:
