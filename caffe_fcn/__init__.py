@@ -18,7 +18,8 @@ from caffe_fcn.errors import CaffeError, CaffeWarning
 TRAIN, TEST = 0, 1  # the Phase of caffe.proto
 
 _LAZY = {  # public name -> where it lives
-    "Net": "caffe_fcn.net",
+    "Net": "caffe_fcn.pycaffe",
+    "set_engine": "caffe_fcn.pycaffe",
     "Blob": "caffe_fcn.net",
     "NetSpec": "caffe_fcn.net_spec",
     "params": "caffe_fcn.net_spec",
@@ -27,7 +28,7 @@ _LAZY = {  # public name -> where it lives
     "verify": "caffe_fcn.verification",
     "Session": "caffe_fcn.runtime",
 }
-_MODULES = ("coords", "layers", "surgery", "models", "runtime", "segment")
+_MODULES = ("coords", "layers", "surgery", "models", "pycaffe", "runtime", "segment")
 
 __all__ = ["TEST", "TRAIN", "CaffeError", "CaffeWarning", "__version__", *_LAZY, *_MODULES]
 

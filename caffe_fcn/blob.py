@@ -62,6 +62,11 @@ class Blob:
             self._diff = np.zeros(self.count, np.float32)
         return self._diff[: self.count].reshape(self._shape)
 
+    def clear_diff(self) -> None:
+        """Set the gradient to zero."""
+        if self._diff is not None:
+            self._diff[...] = 0
+
     @property
     def filled(self) -> bool:
         """Whether the memory was taken yet."""
@@ -82,6 +87,10 @@ class Blob:
             except MemoryError as error:
                 raise CaffeError(f"there is not enough memory for a blob of {self._shape}") from error
         return self._flat[: self.count].reshape(self._shape)
+
+    def start(self, fill: Callable[[Shape], np.ndarray]) -> None:
+        """What the memory is to hold when it is first read."""
+        self._fill = fill
 
     def store(self, array: np.ndarray) -> None:
         """Take over a result: the array itself (float32, C order), unless somebody holds the memory."""

@@ -196,7 +196,7 @@ class _NetGraph:
         """A blob as it is after the forward pass."""
         if name not in self.net.blobs:
             raise CaffeError(f"no blob '{name}' in the net", nearest(name, self.net.blobs))
-        blob = self.net.blob_names.index(name)
+        blob = self.net.blob_index[name]
         return blob, self.writers[blob][-1]
 
     def steps(self, node: tuple[int, int]) -> Iterator[tuple[CoordMap, tuple[int, int]]]:

@@ -135,20 +135,22 @@ class Extent:
         return self - (self // by) * by
 
     def _exactly(self, by: Extent) -> Size:
-        """Self / by where `by` is one product that divides every term."""
-        if len(by.terms) == 1:
-            ((product, factor),) = by.terms.items()
-            terms = {}
-            for m, c in self.terms.items():
-                left = list(m)
-                if c % factor or any(left.count(a) < product.count(a) for a in product):
-                    break
-                for a in product:
-                    left.remove(a)
-                terms[tuple(left)] = c // factor
-            else:
-                return _reduced(terms)
-        raise SizeNeeded(self)
+        """Self / by where `by` divides it for every value of the symbols: long division of polynomials."""
+        lead, factor = max(by.terms.items(), key=_degree)
+        rest: Size = self
+        quotient: Size = 0
+        while isinstance(rest, Extent):
+            product, coefficient = max(rest.terms.items(), key=_degree)
+            left = list(product)
+            if coefficient % factor or any(left.count(a) < lead.count(a) for a in lead):
+                raise SizeNeeded(self)
+            for a in lead:
+                left.remove(a)
+            step = _reduced({tuple(left): coefficient // factor})
+            quotient, rest = quotient + step, rest - step * by
+        if rest:
+            raise SizeNeeded(self)
+        return quotient
 
     # --- comparisons look at the hint
 
@@ -267,6 +269,11 @@ def _reduced(terms: Mapping[Monomial, int]) -> Size:
 
 def _order(term: tuple[Monomial, int]) -> tuple[Any, ...]:
     return (not term[0], len(term[0]), tuple(atom.key for atom in term[0]))
+
+
+def _degree(term: tuple[Monomial, int]) -> tuple[Any, ...]:
+    """Products of more symbols are greater; of as many, an order that multiplying keeps."""
+    return (len(term[0]), tuple(atom.key for atom in term[0]))
 
 
 def _value(monomial: Monomial) -> int:

@@ -172,7 +172,7 @@ def random_inputs(net: Net, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def _sample(net: Net, name: str, rng: np.random.Generator) -> np.ndarray:
-    same = {net.blob_names.index(name)}  # the input, and what a Split makes of it
+    same = {net.blob_index[name]}  # the input, and what a Split makes of it
     for layer, bottoms, tops in zip(net.layers, net.bottom_ids, net.top_ids, strict=True):
         if layer.type == "Split" and same.intersection(bottoms):
             same.update(tops)

@@ -78,8 +78,7 @@ def small_buffers(monkeypatch, size):
     """So that the smallest problem is worked on in pieces."""
     for module in (blas, conv_, deconv_):
         monkeypatch.setattr(module, "BUFFER", size)
-    for module, name in ((conv_, "TILE"), (conv_, "LEAST"), (deconv_, "LEAST")):
-        monkeypatch.setattr(module, name, 1)
+    monkeypatch.setattr(deconv_, "LEAST", 1)
 
 
 @pytest.mark.parametrize("size", [None, 1, 400])

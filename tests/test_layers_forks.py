@@ -211,7 +211,7 @@ def test_crop_center() -> None:
 
 
 def stored(*arrays) -> list[StoredLayer]:
-    return [StoredLayer("layer", "", [StoredBlob(a) for a in arrays])]
+    return [StoredLayer("layer", "", [StoredBlob(a, False) for a in arrays])]
 
 
 @pytest.mark.parametrize(

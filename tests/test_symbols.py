@@ -184,6 +184,19 @@ def test_exact_division_by_a_product(values: Sizes, a: int, b: int) -> None:
         (a * h + 1) // (a * h)
 
 
+@given(sizes, st.integers(1, 9), st.integers(1, 9))
+def test_exact_division_by_a_sum(values: Sizes, a: int, b: int) -> None:
+    """What Reshape's -1 needs where an extent is not a single product: 9 * (H / 2 + W + 3) of 18 of them."""
+    h, w = symbols({name: n + 1 for name, n in values.items()}).values()
+    by = h // 2 + w + a
+    assert same((b * h * by) // by, b * h)
+    assert same((by * (h - w)) // by, h - w)
+    with pytest.raises(SizeNeeded):
+        (by * h + 1) // by
+    with pytest.raises(SizeNeeded):
+        (by * h) // (2 * by)
+
+
 def test_shapes() -> None:
     h = Extent.symbol("H", 3)
     assert is_fixed((1, 2))

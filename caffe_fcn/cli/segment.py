@@ -1,7 +1,8 @@
 """Label the pixels of images with a converted model.
 
     caffe-fcn segment fcn8s.onnx photo.jpg -o out
-    caffe-fcn segment fcn8s.onnx folder_of_images -o out --device cuda
+    caffe-fcn segment fcn8s.onnx folder_of_images -o out --device cuda --batch 8
+    caffe-fcn segment fcn8s.onnx map_of_the_city.tif -o out --tile 1024 --overlap 128
 
 For each image: NAME.label.png, an indexed image whose pixels are the labels, and NAME.overlay.png.
 A file that cannot be read is reported at the end; the others are done all the same, and the exit code is 1.
@@ -12,12 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from caffe_fcn.errors import CaffeError
+from caffe_fcn.folder import Work, stream
 from caffe_fcn.progress import Progress
-from caffe_fcn.segment import Labels, Segmenter, images_in, read_image, save
+from caffe_fcn.runtime import DEVICES
+from caffe_fcn.segment import LABEL, OVERLAY, Labels, Segmenter, images_in, save
+from caffe_fcn.tiles import label_tiled
+
+Row = dict[str, Any]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,51 +36,143 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", default="out", metavar="DIR", help="where to write (default: %(default)s)"
     )
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto",
-                        help="cuda fails where it does not start; auto takes it where it does")  # fmt: skip
+    parser.add_argument("--no-overlay", action="store_true", help="write the label images only")
     parser.add_argument("--json", action="store_true", help="print files and areas of the classes as JSON")
+    run_arguments(parser)
+    large = parser.add_argument_group("large images")
+    large.add_argument("--tile", type=int, metavar="PIXELS",
+                       help="label tiles of this size; scores are averaged where tiles overlap")  # fmt: skip
+    large.add_argument("--overlap", type=int, default=128, metavar="PIXELS",
+                       help="of neighbouring tiles (default: %(default)s); exact from 4/3 of the net's "
+                            "receptive field on")  # fmt: skip
+
+
+def run_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a model runs; also of other commands that run one."""
+    group = parser.add_argument_group("how it runs")
+    group.add_argument("--device", choices=DEVICES, default="auto",
+                       help="auto takes CUDA where it starts; the others fail where they do not")  # fmt: skip
+    group.add_argument("--batch", type=int, default=1, metavar="N",
+                       help="images of one size at a time (default: %(default)s)")  # fmt: skip
+    group.add_argument("--tf32", action="store_true",
+                       help="CUDA: faster products, rounded to 10 bits of mantissa")  # fmt: skip
+    group.add_argument("--threads", type=int, default=0, metavar="N", help="of the CPU")
+
+
+def segmenter_of(args: argparse.Namespace) -> Segmenter:
+    """The model of a command with `run_arguments`."""
+    if args.batch < 1:
+        raise CaffeError(f"--batch {args.batch}: at least 1")
+    segmenter = Segmenter(args.model, args.device, tf32=args.tf32, threads=args.threads)
+    if args.batch > 1 and segmenter.count not in (None, args.batch):
+        raise CaffeError(
+            f"--batch {args.batch}: {args.model} takes {segmenter.count} at a time",
+            "convert without --input-shape for any number",
+        )
+    return segmenter
 
 
 def run(args: argparse.Namespace) -> int:
     images = images_in(args.images)
-    segmenter = Segmenter(args.model, args.device)
+    segmenter = segmenter_of(args)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     loud = not args.quiet and not args.json
     if args.device == "auto" and loud:
         print(f"running on {segmenter.session.device}")
-    done: list[dict[str, Any]] = []
+    rows: list[Row] = []
     failed: list[str] = []
     with Progress("segmenting", len(images), "images", quiet=args.quiet) as step:
-        for path in images:
-            try:
-                done += _one(segmenter, path, out)
-            except CaffeError as error:
-                failed.append(str(error))
+        for _, outcome in stream(images, work(segmenter, args, finisher(images, args))):
+            if isinstance(outcome, CaffeError):
+                failed.append(str(outcome))
+            else:
+                rows += outcome
             step()
     if args.json:
-        print(json.dumps({"device": segmenter.session.device, "images": done, "failed": failed}, indent=2))
+        print(json.dumps({"device": segmenter.session.device, "images": rows, "failed": failed}, indent=2))
     elif loud:
-        for row in done:
+        for row in rows:
             areas = ", ".join(f"{name} {share:.0%}" for name, share in row["areas"].items())
-            print(f"{row['image']}: {areas}\n  {row['labels']}\n  {row['overlay']}")
+            print(
+                "\n  ".join(
+                    [f"{row['image']}: {areas}", *(row[k] for k in ("labels", "overlay") if k in row)]
+                )
+            )
+    return report(failed, len(images), "caffe-fcn segment")
+
+
+def finisher(
+    images: list[Path], args: argparse.Namespace
+) -> Callable[[Path, np.ndarray, list[Labels]], list[Row]]:
+    """What writes an image's files into the folder `args.out`.
+
+    Raises CaffeError if files of two images would have one name.
+    """
+    names, out = _names(images), Path(args.out)
+
+    def finish(path: Path, image: np.ndarray, found: list[Labels]) -> list[Row]:
+        several = len(found) > 1
+        files = [f"{names[path]}.{file_name(x.output)}" if several else names[path] for x in found]
+        return [
+            _write(labels, path, image, out / name, args) for labels, name in zip(found, files, strict=True)
+        ]
+
+    return finish
+
+
+def work(segmenter: Segmenter, args: argparse.Namespace, finish: Any) -> Work[Any]:
+    """What `stream` is to do: whole images in batches, or tiles."""
+    if getattr(args, "tile", None) is None:
+        # A GPU computes one batch while it copies the next; recorded graphs take turns.
+        lanes = 2 if segmenter.session.device != "cpu" and not segmenter.session.captures else 1
+        batch = segmenter.count or args.batch
+        return Work(segmenter.prepare, segmenter.label, finish, batch, lanes)
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # whoever asks for tiles means large images
+
+    def label(images: Sequence[np.ndarray]) -> list[list[Labels]]:
+        return [label_tiled(segmenter, image, args.tile, args.overlap) for image in images]
+
+    return Work(np.asarray, label, finish)
+
+
+def report(failed: list[str], total: int, prog: str) -> int:
+    """Say what failed; the exit code."""
     for problem in failed:
-        print(f"caffe-fcn segment: {problem}", file=sys.stderr)
+        print(f"{prog}: {problem}", file=sys.stderr)
     if failed:
-        print(f"caffe-fcn segment: {len(failed)} of {len(images)} images failed", file=sys.stderr)
+        print(f"{prog}: {len(failed)} of {total} images failed", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _one(segmenter: Segmenter, path: Path, out: Path) -> list[dict[str, Any]]:
-    image = read_image(path)
-    results = segmenter(image)
-    return [_write(labels, image, path, out, several=len(results) > 1) for labels in results]
+def file_name(output: str) -> str:
+    """An output's name, as part of a file's: blobs may be called a/b."""
+    return output.replace("/", "_")
 
 
-def _write(labels: Labels, image: Any, path: Path, out: Path, several: bool) -> dict[str, Any]:
-    stem = f"{path.stem}.{labels.output}" if several else path.stem
-    files = {"labels": out / f"{stem}.label.png", "overlay": out / f"{stem}.overlay.png"}
-    save(labels.image(), files["labels"])
-    save(labels.overlay(image), files["overlay"])
-    return {"image": str(path), "output": labels.output, "areas": labels.areas(),
-            **{k: str(v) for k, v in files.items()}}  # fmt: skip
+def _names(images: list[Path]) -> dict[Path, str]:
+    """What each image's files are called: its name without the suffix, with it where several would be one."""
+    names: dict[Path, str] = {}
+    stems = Counter(path.stem for path in images)
+    owners: dict[str, Path] = {}
+    for path in images:
+        name = path.stem if stems[path.stem] == 1 else path.name
+        if owners.setdefault(name, path) != path:
+            raise CaffeError(
+                f"{path} and {owners[name]} would both be written as {name}{LABEL}",
+                "segment their folders one by one, each with a folder of its own for --out",
+            )
+        names[path] = name
+    return names
+
+
+def _write(labels: Labels, path: Path, image: np.ndarray, base: Path, args: argparse.Namespace) -> Row:
+    row: Row = {"image": str(path), "output": labels.output, "areas": labels.areas()}
+    row["labels"] = f"{base}{LABEL}"
+    save(labels.image(), Path(row["labels"]))
+    if not args.no_overlay:
+        row["overlay"] = f"{base}{OVERLAY}"
+        save(labels.overlay(image), Path(row["overlay"]))
+    return row

@@ -3,8 +3,10 @@
     caffe-fcn trace deploy.prototxt
     caffe-fcn trace deploy.prototxt --input-shape data:1,3,334,500 --weights fcn8s.caffemodel
     caffe-fcn trace val.prototxt --deploy --input-shape data:1,3,500,500 --format markdown
+    caffe-fcn trace deploy.prototxt --weights fcn8s.caffemodel --format html -o report.html
 
-Sizes only: no weights are needed, and nothing is run.
+Sizes only: no weights are needed, and nothing is run. The HTML page needs no network: the graph, the facts of
+every layer, and a box for H and W that all shapes follow; with weights also what their numbers look like.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--input-shape", action="append", metavar="BLOB:N,C,H,W", help="trace at this size (repeatable)"
     )
     parser.add_argument("--weights", metavar="FILE", help=".caffemodel or .caffemodel.h5: say what it fills")
-    parser.add_argument(
-        "--format", choices=("text", "markdown", "csv", "json"), default="text", help="default text"
-    )
+    forms = ("text", "markdown", "csv", "json", "html")
+    parser.add_argument("--format", choices=forms, default="text", help="default text")
+    parser.add_argument("-o", "--out", metavar="FILE", help="write there, not to the terminal")
     parser.add_argument(
         "--json", action="store_const", const="json", dest="format", help="the same as --format json"
     )
@@ -36,6 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from caffe_fcn.deploy import to_deploy
+    from caffe_fcn.formats.files import atomic_write
     from caffe_fcn.formats.prototxt import read_net
     from caffe_fcn.net import TEST, TRAIN, Net
     from caffe_fcn.report import render
@@ -47,4 +50,9 @@ def run(args: argparse.Namespace) -> None:
         text = to_deploy(text, shapes).text
     net = Net(text, TRAIN if args.phase == "train" else TEST)
     found = trace(net, shapes, weights=args.weights, splits=args.splits)
-    sys.stdout.write(render(found, args.format))
+    shown = render(found, args.format, net)
+    if args.out is None:
+        sys.stdout.write(shown)
+        return
+    with atomic_write(args.out) as file:
+        file.write(shown.encode())

@@ -164,9 +164,13 @@ class Builder:
 
     @staticmethod
     def fresh(name: str, taken: Any) -> str:
-        """`name`, or the first of name_2, name_3 ... that is not taken."""
-        unique, n = name, 1
-        while unique in taken:
-            n += 1
-            unique = f"{name}_{n}"
-        return unique
+        """`name`, or one of name_2, name_3 ... that is not taken: the first, if those before it are."""
+        if name not in taken:
+            return name
+        low, high = 1, 2
+        while f"{name}_{high}" in taken:
+            low, high = high, 2 * high
+        while high - low > 1:  # thousands may be taken
+            middle = (low + high) // 2
+            low, high = (middle, high) if f"{name}_{middle}" in taken else (low, middle)
+        return f"{name}_{high}"

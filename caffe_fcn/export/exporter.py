@@ -17,6 +17,7 @@ from caffe_fcn.net import Net
 from caffe_fcn.symbols import Extent, Shape, Size, SizeNeeded
 
 OPSET = 17
+TRIALS = 1 << 20  # layers that are gone through to find out which extents of the inputs go together
 AXES = {4: ("N", None, "H", "W"), 5: ("N", None, "D", "H", "W")}
 
 
@@ -54,9 +55,8 @@ def export(
             raise CaffeError(f"{net.path}: no blob '{name}' in the net", nearest(name, net.blobs))
     needed = layers_on_the_way(net, wanted)
     fixed: dict[str, str] = {}
-    inputs = [
-        name for name in net.inputs if any(net.blob_names[t] == name for i in needed for t in net.top_ids[i])
-    ]
+    made = {t for i in needed for t in net.top_ids[i]}
+    inputs = [name for name in net.inputs if net.blob_index[name] in made]
     while True:
         shapes = _symbolic(net, inputs, fixed, set(static))
         walk = _Walk(net, shapes, needed, opset)
@@ -79,7 +79,7 @@ def export(
 
 def layers_on_the_way(net: Net, outputs: Iterable[str]) -> set[int]:
     """Indices of the layers that the outputs depend on; in-place layers behind an output are part of it."""
-    wanted = {net.blob_names.index(name) for name in outputs}
+    wanted = {net.blob_index[name] for name in outputs}
     needed = set()
     for i in reversed(range(len(net.layers))):
         if wanted.intersection(net.top_ids[i]):
@@ -93,9 +93,10 @@ def _symbolic(
 ) -> dict[str, Shape]:
     """The inputs' shapes with symbols for what may stay open: N, H, W, and its name for a second input."""
     shapes: dict[str, Shape] = {}
+    many = len(inputs) * len(net.layers) > TRIALS  # each with symbols of its own would take hours
     for name in inputs:
         present = net.blobs[name].shape
-        axes = () if name in static else AXES.get(len(present), ("N",))
+        axes = () if name in static or (many and name != inputs[0]) else AXES.get(len(present), ("N",))
         shape: list[Size] = list(present)
         for axis, symbol in enumerate(axes[: len(present)]):
             if symbol is None:
@@ -160,7 +161,7 @@ class _Walk:
         made = {name for node in graph.nodes for name in node.outputs}
         taken: set[str] = {v.name for v in graph.inputs}
         names: dict[str, str] = {}
-        wanted = [net.blob_names.index(name) for name in outputs]
+        wanted = dict.fromkeys(net.blob_index[name] for name in outputs)
         blobs = [*wanted, *(t for t in self.current if t not in wanted)]
         for t in blobs:
             value, blob = self.current[t], net.blob_names[t] or "unnamed"  # to ONNX "" is no name
@@ -175,7 +176,7 @@ class _Walk:
                 names[copy] = Builder.fresh(blob, taken)
                 taken.add(names[copy])
                 self.current[t] = value._replace(name=copy)
-        graph.outputs = [self.current[t] for t in dict.fromkeys(blobs if keep_blobs else wanted)]
+        graph.outputs = [self.current[t] for t in (blobs if keep_blobs else wanted)]
         graph.rename(names)
         _name_nodes(graph)
         graph.prune()

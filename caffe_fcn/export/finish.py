@@ -13,6 +13,7 @@ from caffe_fcn.errors import CaffeError
 from caffe_fcn.export.builder import Builder
 from caffe_fcn.export.graph import Graph, Node, Value
 from caffe_fcn.labels import labels_of, palette
+from caffe_fcn.symbols import Shape
 
 #: Mean of the ILSVRC images in BGR, which VGG-16, the FCN nets and most of the model zoo subtract.
 IMAGENET_MEAN = (104.00698793, 116.66876762, 122.67891434)
@@ -65,8 +66,9 @@ def preprocess(graph: Graph, pixels: Pixels) -> None:
 
 def softmax(graph: Graph) -> None:
     """Replace each output by its softmax over the classes (axis 1), called BLOB_prob."""
+    taken = graph.names()
     for i, score in enumerate(graph.outputs):
-        name = _free(graph, f"{score.name}_prob")
+        name = _free(taken, f"{score.name}_prob")
         graph.nodes.append(Node("Softmax", [score.name], [name], {"axis": 1}, name, name))
         graph.outputs[i] = score._replace(name=name)
         graph.values.setdefault(score.name, score)
@@ -77,10 +79,11 @@ def argmax(graph: Graph) -> None:
 
     uint8, or int32 for more than 256 classes; the first of equals, as NumPy's argmax.
     """
+    taken = graph.names()
     for i, score in enumerate(graph.outputs):
         if len(score.shape) < 2:
             raise CaffeError(f"--argmax needs outputs of at least 2 axes; '{score.name}' is {score.shape}")
-        name, index = _free(graph, f"{score.name}_label"), _free(graph, f"{score.name}_index")
+        name, index = _free(taken, f"{score.name}_label"), _free(taken, f"{score.name}_index")
         dtype, code = (np.uint8, 2) if score.shape[1] <= 256 else (np.int32, 6)
         graph.nodes.append(
             Node("ArgMax", [score.name], [index], {"axis": 1, "keepdims": 0}, f"{name}/ArgMax", name)
@@ -100,8 +103,12 @@ def describe(graph: Graph, scores: Sequence[Value], pixels: Pixels, embedded: bo
     graph.metadata["layout"] = "NHWC" if embedded else "NCHW"
     graph.metadata["mean"] = json.dumps([float(m) for m in pixels.mean])
     graph.metadata["scale"] = json.dumps(float(pixels.scale))
-    sets = [labels_of(v.shape, [s.shape for s in scores]) if _dense(graph, v) else None for v in scores]
-    known = {out.name: s for out, s in zip(graph.outputs, sets, strict=True) if s}
+    shapes: dict[Shape, None] = dict.fromkeys(v.shape for v in scores)
+    classes = {s[1]: s for s in shapes if len(s) > 1}.values()  # one shape for each number of them
+    sides = {v.shape[1:3] if v.dtype == np.uint8 else v.shape[2:] for v in graph.inputs}
+    sets = {s: labels_of(s, list(classes)) for s in shapes if len(s) == 4 and s[2:] in sides}
+    pairs = [(out.name, sets.get(v.shape)) for out, v in zip(graph.outputs, scores, strict=True)]
+    known = {name: found for name, found in pairs if found}
     if known:
         graph.metadata["classes"] = json.dumps({n: list(s.classes) for n, s in known.items()})
         graph.metadata["palette"] = json.dumps(
@@ -110,15 +117,10 @@ def describe(graph: Graph, scores: Sequence[Value], pixels: Pixels, embedded: bo
         graph.metadata["label_set"] = json.dumps({n: s.name for n, s in known.items()})
 
 
-def _dense(graph: Graph, score: Value) -> bool:
-    """Whether a score is given for every pixel of an input."""
-    sides = [v.shape[1:3] if v.dtype == np.uint8 else v.shape[2:] for v in graph.inputs]
-    return len(score.shape) == 4 and score.shape[2:] in sides
-
-
-def _free(graph: Graph, name: str) -> str:
-    taken = {n for node in graph.nodes for n in node.outputs} | {v.name for v in graph.inputs}
-    return Builder.fresh(name, taken)
+def _free(taken: set[str], name: str) -> str:
+    free = Builder.fresh(name, taken)
+    taken.add(free)
+    return free
 
 
 def finish(graph: Graph, pixels: Pixels, *, softmax_: bool, argmax_: bool, preprocess_: bool) -> None:

@@ -53,6 +53,11 @@ class Graph:
         """The nodes that read a tensor."""
         return [node for node in self.nodes if name in node.inputs]
 
+    def names(self) -> set[str]:
+        """Of every tensor."""
+        made = {name for node in self.nodes for name in node.outputs}
+        return made | {v.name for v in self.inputs} | self.constants.keys()
+
     def rename(self, names: dict[str, str]) -> None:
         """Give tensors other names, everywhere."""
         for node in self.nodes:

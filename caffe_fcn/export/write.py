@@ -82,12 +82,13 @@ def to_model(graph: Graph, opset: int, ir_version: int = IR_VERSION) -> onnx.Mod
 def _model(graph: Graph, opset: int, ir_version: int) -> onnx.ModelProto:
     if opset not in OPSETS:
         raise CaffeError(f"opset {opset} is not one of {OPSETS.start} to {OPSETS.stop - 1}")
+    outputs = {v.name for v in graph.outputs}
     body = helper.make_graph(
         [_node(node) for node in graph.nodes],
         graph.name or "net",
         [_info(v) for v in graph.inputs],
         [_info(v) for v in graph.outputs],
-        value_info=[_info(v) for v in graph.values.values() if v.name not in {o.name for o in graph.outputs}],
+        value_info=[_info(v) for v in graph.values.values() if v.name not in outputs],
     )
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
     model.producer_name, model.producer_version = "caffe-fcn", caffe_fcn.__version__

@@ -14,6 +14,7 @@ class ArgMax(Layer):
     """
 
     pointwise = True  # along the channels; see coord_map
+    decides = True
 
     def setup(self) -> None:
         p = self.param.argmax_param

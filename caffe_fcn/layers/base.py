@@ -65,7 +65,7 @@ class Layer:
     settings: ClassVar[str] = ""  # the *_param field of its parameters, if that is not named after the type
     shares_data: ClassVar[bool] = False  # the tops are the bottom's own memory, as Split's and Reshape's
     no_onnx: str = ""  # why a type cannot be lowered at all
-    decides: ClassVar[bool] = False  # what it gives jumps where its bottoms hardly change: one box or another
+    decides: bool = False  # what it gives jumps where its bottoms hardly change: one box or another
 
     def __init_subclass__(cls, bottoms: int | range | None = None, tops: int | range | None = None) -> None:
         for name, n in (("bottoms", bottoms), ("tops", tops)):
@@ -111,8 +111,12 @@ class Layer:
         """Shapes of the tops, from the shapes of the bottoms."""
         raise NotImplementedError
 
+    def initial(self) -> Sequence[Any]:
+        """For each top the FillerParameter of what it holds before the first pass; [] for zeros."""
+        return []
+
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
-        """Values of the tops, float32, from the values of the bottoms."""
+        """Values of the tops, float32, from the values of the bottoms; None for a top that stays as it is."""
         raise NotImplementedError
 
     def run(self, bottoms: Sequence[Array]) -> list[Array]:

@@ -173,7 +173,7 @@ class DummyData(_Data, tops=range(1, 1 << 31)):
     """What fillers draw, anew for each batch (dummy_data_layer.cpp).
 
     Tops: of the shapes in `shape`, or in the legacy `num`, `channels`, `height`, `width`: one for all, or one
-    each.
+    each. A constant one is filled once, so that it keeps what a program writes into it.
     """
 
     def setup(self) -> None:
@@ -201,11 +201,16 @@ class DummyData(_Data, tops=range(1, 1 << 31)):
             return [tuple(_at(p.shape, i).dim) for i in tops]
         return [tuple(_at(values, i) for values in (p.num, p.channels, p.height, p.width)) for i in tops]
 
-    def forward(self, bottoms: Sequence[Array]) -> list[Array]:
-        fillers, shapes = self.param.dummy_data_param.data_filler, self.reshape([])
-        if not fillers:
-            return [np.zeros(shape, np.float32) for shape in shapes]
-        return [fill(_at(fillers, i), tuple(fixed(n) for n in shape)) for i, shape in enumerate(shapes)]
+    def initial(self) -> Sequence[Any]:
+        fillers = self.param.dummy_data_param.data_filler
+        return [_at(fillers, i) for i in range(len(self.param.top))] if fillers else []
+
+    def forward(self, bottoms: Sequence[Array]) -> list[Any]:
+        made: list[Any] = [None] * len(self.param.top)
+        for i, (filler, shape) in enumerate(zip(self.initial(), self.reshape([]), strict=False)):
+            if filler.type != "constant":
+                made[i] = fill(filler, tuple(fixed(n) for n in shape))
+        return made
 
 
 class HDF5Output(Layer, bottoms=2, tops=0):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -47,6 +47,10 @@ class PythonLayer:
         """Never called: gradients are not computed here."""
 
 
+#: Layers of published nets, computed here where their module is not there: (module, class) -> ours.
+PUBLISHED: dict[tuple[str, str], type[Layer]] = {}
+
+
 class PythonLayerError(LayerError, RuntimeError):
     """The code of a Python layer failed; says where in its file."""
 
@@ -61,6 +65,17 @@ class Python(Layer, bottoms=range(1 << 31), tops=range(1 << 31)):
     """
 
     no_onnx = "runs code of its own; cut the net before it: --output BLOB"
+
+    def __new__(cls, param: Any, where: Any = "<net>", fields: dict[str, Any] | None = None) -> Any:
+        """One of PUBLISHED in its place, if the module is not to be found."""
+        p = param.python_param
+        ours = PUBLISHED.get((p.module, p.layer))
+        if ours is None:
+            return super().__new__(cls)
+        with _importable([os.getcwd(), _folder(where)]), suppress(ImportError, ValueError):
+            if p.module in sys.modules or importlib.util.find_spec(p.module):
+                return super().__new__(cls)
+        return ours(param, where, fields)
 
     def setup(self) -> None:
         bottoms = " ".join(f"--output {name}" for name in self.param.bottom)
@@ -134,9 +149,8 @@ class Python(Layer, bottoms=range(1 << 31), tops=range(1 << 31)):
         return user
 
     def _module(self, name: str) -> ModuleType:
-        beside = os.path.dirname(os.path.abspath(getattr(self.where, "path", "")))
         try:
-            with _importable([os.getcwd(), beside]):
+            with _importable([os.getcwd(), _folder(self.where)]):
                 return self._guarded(f"import {name}", lambda: importlib.import_module(name))
         except PythonLayerError as error:
             if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == "caffe":
@@ -160,6 +174,11 @@ class Python(Layer, bottoms=range(1 << 31), tops=range(1 << 31)):
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             problem = f"{what} raised {text} ({last.filename}:{last.lineno})"
             raise PythonLayerError(str(self.where), self.name, self.param.type, problem) from error
+
+
+def _folder(where: Any) -> str:
+    """Where the prototxt lies."""
+    return os.path.dirname(os.path.abspath(getattr(where, "path", "")))
 
 
 @contextmanager

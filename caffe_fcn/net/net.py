@@ -16,6 +16,7 @@ from caffe_fcn.errors import CaffeError, LayerError, nearest
 from caffe_fcn.formats import caffe_pb2
 from caffe_fcn.formats.prototxt import Prototxt, read_net
 from caffe_fcn.layers import LAYERS, Layer
+from caffe_fcn.net import notebook
 from caffe_fcn.net import weights as weights_
 from caffe_fcn.net.filter import takes_part
 from caffe_fcn.net.splits import insert_splits
@@ -98,6 +99,7 @@ class Net:
         self.inputs = [self.blob_names[i] for i in input_ids]
         self.outputs = sorted(loose)
         self.blobs: OrderedDict[str, Blob] = OrderedDict(zip(self.blob_names, self.blob_list, strict=True))
+        self.blob_index = {name: i for i, name in enumerate(self.blob_names)}
         self.params: OrderedDict[str, list[Blob]] = OrderedDict(
             (name, layer.blobs)
             for name, layer in zip(self.layer_names, self.layers, strict=True)
@@ -161,8 +163,10 @@ class Net:
             layer.blobs.append(self._parameter(layer, i, spec, parameter))
         for i, shape in zip(tops, layer.reshape(shapes), strict=True):
             layer.check(min(shape, default=0) >= 0, f"its top would be {shape}")
-            layer.check(countable(shape), f"its top would be {shape}: more than {LARGEST} elements")
+            layer.check(countable(map(fixed, shape)), f"its top would be {shape}: more than {LARGEST} elements")
             self.blob_list[i].reshape(*map(fixed, shape))
+        for i, filler in zip(tops, layer.initial(), strict=False):
+            self.blob_list[i].start(fillers.later(filler))
         weights = list(layer.param.loss_weight) or [1.0] * (layer.role == "loss")
         for n, i in enumerate(tops):
             self.blob_loss_weights[self.blob_names[i]] = weights[n] if n < len(weights) else 0.0
@@ -263,7 +267,8 @@ class Net:
             return 0.0
         ids = self.bottom_ids[index]
         arrays = [self.blob_list[i].peek() for i in ids]
-        tops = list(zip(self.top_ids[index], layer.run(arrays), strict=True))
+        made = zip(self.top_ids[index], layer.run(arrays), strict=True)
+        tops = [(i, array) for i, array in made if array is not None]
         if layer.shares_data:
             self.blob_list[ids[0]].share(arrays[0])
             for i, array in tops:
@@ -273,7 +278,7 @@ class Net:
             del arrays  # or the memory of what is computed in place would seem to be in use
             for i, array in tops:
                 self.blob_list[i].store(array)
-        weights = ((i, self.blob_loss_weights[self.blob_names[i]]) for i, _ in tops)
+        weights = ((i, self.blob_loss_weights[self.blob_names[i]]) for i in self.top_ids[index])
         return sum(weight * float(self.blob_list[i].peek().sum()) for i, weight in weights if weight)
 
     def forward(
@@ -315,6 +320,10 @@ class Net:
             hint = f"net.blobs['{name}'].reshape{array.shape} first" if array.ndim == len(blob.shape) else ""
             raise CaffeError(f"input '{name}' is {array.shape}, its blob {blob.shape}", hint)
         blob.data[...] = array
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows: a table of the layers."""
+        return notebook.table(self)
 
     def _index(self, name: str) -> int:
         if name not in self.layer_dict:

@@ -13,9 +13,6 @@ from caffe_fcn.numeric.im2col import boxes, extent, im2col, last
 
 Array = np.ndarray
 
-TILE = 4 << 20  # bytes of columns that are still in the cache when BLAS reads them
-LEAST = 1024  # columns that make up for reading the weights once more
-
 
 def conv(
     x: Array,
@@ -60,9 +57,7 @@ def _columns(x: Array, weight: Array, bias: Array, windows: Sequence[Window], ou
     """The general way: columns of a box of windows, times the weights."""
     kernel = tuple(w.kernel for w in windows)
     group, outputs, length = weight.shape
-    column = 4 * group * length
-    most = min(max(TILE // (column + 4 * group * outputs), LEAST), max(BUFFER // column, 1))
-    parts = list(boxes(out.shape[2:], most))
+    parts = list(boxes(out.shape[2:], BUFFER // (4 * group * (length + outputs))))
     space = np.empty(group * length * prod(extent(parts[0])), np.float32)  # no box is larger than the first
     for box in parts:
         shape = (*x.shape[:1], *kernel, *extent(box))

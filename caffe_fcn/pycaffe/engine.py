@@ -19,6 +19,7 @@ class Choice:
     engine: str = ""  # "" for what the environment says
     gpu: bool = False
     device: int = 0
+    pinned: bool = False  # whether set_mode_cpu and set_mode_gpu are without effect
 
 
 chosen = Choice()
@@ -46,12 +47,17 @@ def _known(name: str, where: str) -> str:
 
 def set_mode_cpu() -> None:
     """Run onnxruntime on the CPU; the default."""
-    chosen.gpu = False
+    chosen.gpu = chosen.gpu and chosen.pinned
 
 
 def set_mode_gpu() -> None:
     """Run onnxruntime on a GPU, through CUDA. The NumPy engine stays on the CPU, and says so."""
-    chosen.gpu = True
+    chosen.gpu = chosen.gpu or not chosen.pinned
+
+
+def pin(device: Literal["cpu", "gpu"]) -> None:
+    """Choose the device whatever the script says of it from now on."""
+    chosen.gpu, chosen.pinned = device == "gpu", True
 
 
 def set_device(number: int) -> None:

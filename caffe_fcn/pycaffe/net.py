@@ -30,6 +30,9 @@ class Net(core.Net):
     """
 
     def __init__(self, network_file: core.Source, *args: Any, **named: Any) -> None:
+        if len(args) > 1 and all(isinstance(arg, (int, np.integer)) for arg in args[:2]):
+            named.update(zip(("phase", "level", "stages", "weights"), args, strict=False))
+            args = ()
         super().__init__(network_file, *args, **named)
         self._onnx: OnnxEngine | None = None
         self._numpy_only = False  # for onnxruntime cannot run it; said once
@@ -108,11 +111,13 @@ class Net(core.Net):
         """One pass in onnxruntime; False if it is not the engine, or cannot run this net."""
         if engine() != "onnxruntime":
             if chosen.gpu:
-                _warn("set_mode_gpu: the engine 'numpy' runs on the CPU; set_engine('onnxruntime') uses the GPU")
+                _warn(
+                    "set_mode_gpu: the engine 'numpy' runs on the CPU; set_engine('onnxruntime') on the GPU"
+                )
             return False
         if self._numpy_only:
             return False
-        if self._onnx is None or (self._onnx.device == "cuda", self._onnx.number) != (chosen.gpu, chosen.device):
+        if self._onnx is None or (self._onnx.gpu, self._onnx.number) != (chosen.gpu, chosen.device):
             self._onnx = OnnxEngine(self, chosen.gpu, chosen.device)
         why = obstacle(self)
         try:
@@ -132,8 +137,8 @@ class Net(core.Net):
         given = 0
         for batch in self._batch(inputs):
             given += len(next(iter(batch.values())))
-            for name, value in self.forward(blobs=blobs, **batch).items():
-                parts[name].append(value.copy())
+            for name, value in self.forward(blobs, None, None, **batch).items():
+                parts[name].append(np.atleast_1d(value).copy())
         padding = given - len(next(iter(inputs.values())))
         return {name: np.concatenate(values)[: -padding or None] for name, values in parts.items()}
 
@@ -167,8 +172,8 @@ class Net(core.Net):
         for what, array in (("data", data), ("labels", labels)):
             if array.dtype != np.float32 or not array.flags.c_contiguous:
                 raise CaffeError(f"set_input_arrays: the {what} array must be float32 in C order")
-        reset: Callable[..., None] = getattr(self.layers[0], "reset")  # noqa: B009 - not of every Layer
-        reset(data, labels)
+        first: Any = self.layers[0]
+        first.reset(data, labels)
 
     _set_input_arrays = set_input_arrays
 
@@ -182,7 +187,8 @@ class Net(core.Net):
                 continue
             shapes = [[blob.shape for blob in layer.blobs] for layer in (source, target)]
             if shapes[0] != shapes[1]:
-                raise CaffeError(f"cannot share the parameters of layer '{name}': {shapes[0]} with {shapes[1]}")
+                told = f"{shapes[0]} and {shapes[1]}"
+                raise CaffeError(f"layer '{name}': the nets cannot share parameters of the shapes {told}")
             for own, blob in zip(target.blobs, source.blobs, strict=True):
                 own.share(blob.peek())
 

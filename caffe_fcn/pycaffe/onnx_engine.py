@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caffe_fcn.blob import Blob, Shape
-from caffe_fcn.errors import CaffeError
+from caffe_fcn.errors import CaffeError, DeviceError
 from caffe_fcn.net import TRAIN, Net
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class OnnxEngine:
     """
 
     def __init__(self, net: Net, gpu: bool, number: int) -> None:
-        self.net, self.device, self.number = net, "cuda" if gpu else "cpu", number
+        self.net, self.gpu, self.number = net, gpu, number
         losses = [name for name, weight in net.blob_loss_weights.items() if weight]
         self._outputs = list(dict.fromkeys([*net.outputs, *losses]))
         self._read: set[str] = set()  # inner blobs that the script reads
@@ -54,7 +56,8 @@ class OnnxEngine:
         self._feeds: dict[str, np.ndarray] = {}  # the inputs of the last pass
         self._shapes: list[Shape] = []  # of all blobs, in that pass
         self._fed: dict[str, Shape] = {}  # the inputs' shapes that these belong to
-        self._folder: Any = None  # where a large graph lies, as long as its session may read it
+        # Removes the file of a large graph, which the session may read as long as there is one.
+        self._drop: Callable[[], Any] = lambda: None
 
     def run(self) -> None:
         """One forward pass over the whole net.
@@ -70,7 +73,7 @@ class OnnxEngine:
             net.reshape()
             self._fed, self._shapes = fed, [blob.shape for blob in net.blob_list]
         wanted = [*self._outputs, *self._wanted()]
-        if self._session is None or not self._fits() or self._written() or not set(wanted) <= set(self._given):
+        if not self._fits() or self._written() or not set(wanted) <= set(self._given):
             self._make()
         got = self._forward({name: net.blobs[name].peek().copy() for name in net.inputs}, wanted)
         for i, name in enumerate(net.blob_names):
@@ -97,35 +100,46 @@ class OnnxEngine:
         inner = [name for name in self.net.blobs if name not in {*self._outputs, *self.net.inputs}]
         if len(self._read) <= FEW:
             inner = [name for name in inner if name in self._read]
-        self._stamps = {id(blob): _stamp(blob) for blob in self._parameters()}
-        for blob in self._parameters():
-            blob.touched = False
         self._given = [*self._outputs, *inner]
+        self._stamps = {id(blob): _stamp(blob) for blob in self._parameters()}
         graph = export(self.net, self._given).graph
         passes.run(graph)
         self._session = self._start(graph)
+        for blob in self._parameters():
+            blob.touched = False
 
     def _start(self, graph: Any) -> Session:
         from caffe_fcn.export.exporter import OPSET
         from caffe_fcn.export.write import to_model, write
         from caffe_fcn.runtime import Session
 
+        model: Path | bytes
         if sum(array.nbytes for array in graph.constants.values()) < SMALL:
             model = to_model(graph, OPSET).SerializeToString()
-            return Session(model, self.device, device_id=self.number)
-        self._folder = tempfile.TemporaryDirectory(prefix="caffe-fcn-", ignore_cleanup_errors=True)
-        path = Path(self._folder.name) / "net.onnx"
-        write(graph, path, opset=OPSET, external=True)
-        return Session(path, self.device, device_id=self.number)
+        else:
+            folder = tempfile.mkdtemp(prefix="caffe-fcn-")
+            self._drop()
+            self._drop = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            model = Path(folder) / "net.onnx"
+            write(graph, model, opset=OPSET, external=True)
+        try:
+            return Session(model, "cuda" if self.gpu else "cpu", device_id=self.number)
+        except DeviceError as error:
+            raise DeviceError(
+                f"{self.net.path}: set_mode_gpu, but onnxruntime cannot start CUDA here",
+                "set_mode_cpu(), or `python -m caffe_fcn.pycaffe --device cpu`, runs it on the CPU; "
+                "`caffe-fcn doctor` says what is missing",
+            ) from error
 
     def _fits(self) -> bool:
-        """Whether the session takes inputs of the present shapes."""
-        taken = self._session.inputs if self._session else {}
-        return all(
-            len(value.shape) == len(self._fed[name])
-            and all(not isinstance(a, int) or a == b for a, b in zip(value.shape, self._fed[name], strict=True))
-            for name, value in taken.items()
-        )
+        """Whether there is a session, and it takes inputs of the present shapes."""
+        if self._session is None:
+            return False
+        try:
+            self._session.check({name: self._fed[name] for name in self._session.inputs})
+        except CaffeError:
+            return False
+        return True
 
     def _parameters(self) -> Iterable[Blob]:
         return (blob for blobs in self.net.params.values() for blob in blobs)
@@ -169,4 +183,4 @@ class OnnxEngine:
 
 def _stamp(blob: Blob) -> tuple[Shape, int]:
     """The shape of a parameter, and a checksum of its values."""
-    return blob.shape, zlib.crc32(np.ascontiguousarray(blob.peek()).reshape(-1).view(np.uint8))
+    return blob.shape, zlib.crc32(np.ascontiguousarray(blob.peek()).reshape(-1).view(np.uint8).data)

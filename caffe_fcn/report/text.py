@@ -9,6 +9,7 @@ from caffe_fcn.report.tables import Table
 from caffe_fcn.tracing import Trace, Why
 
 WIDTH = 110  # of paragraphs; tables are as wide as they have to be
+WIDEST = 120  # of a column; a longer cell moves what stands behind it, in its own line only
 
 
 def render(trace: Trace) -> str:
@@ -41,7 +42,7 @@ def _table(table: Table) -> str:
 
 def _columns(table: Table) -> list[str]:
     heads = [column.removeprefix(">") for column in table.columns]
-    widths = [max(len(cell) for cell in column) for column in zip(heads, *table.rows, strict=True)]
+    widths = [min(WIDEST, max(map(len, column))) for column in zip(heads, *table.rows, strict=True)]
 
     def line(cells: list[str]) -> str:
         padded = (

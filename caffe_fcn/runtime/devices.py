@@ -24,6 +24,7 @@ class Wish:
     """How a session is to run."""
 
     device: Device = "auto"
+    device_id: int = 0  # of several GPUs
     fixed: bool = False  # whether every image has the same size
     tf32: bool = False
     capture: bool = False  # record the kernels of a pass once, launch them as one afterwards
@@ -32,7 +33,7 @@ class Wish:
 
 
 def providers(wish: Wish, available: Sequence[str], driver: bool) -> list[tuple[str, dict[str, str]]]:
-    """onnxruntime's `providers` argument: what was asked for first, the CPU last.
+    """What to hand onnxruntime as `providers`: what was asked for first, the CPU last.
 
     `available` are the providers that this onnxruntime was built with, `driver` says whether a GPU answers.
     """
@@ -54,6 +55,7 @@ def _cuda(wish: Wish) -> dict[str, str]:
     is asked where sizes repeat, and by powers of two elsewhere, which leaves fewer holes.
     """
     return {
+        "device_id": str(wish.device_id),
         "cudnn_conv_algo_search": "EXHAUSTIVE" if wish.fixed else "HEURISTIC",
         "cudnn_conv_use_max_workspace": "1",
         "arena_extend_strategy": "kSameAsRequested" if wish.fixed else "kNextPowerOfTwo",
@@ -67,6 +69,7 @@ def _tensorrt(wish: Wish) -> dict[str, str]:
     """Options of the TensorRT provider: engines take minutes to build, so they and their timings are kept."""
     cache = os.fspath(wish.cache or default_cache())
     options = {
+        "device_id": str(wish.device_id),
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": cache,
         "trt_timing_cache_enable": "1",

@@ -1,10 +1,9 @@
-"""What an .onnx file says of its inputs, read where it lies: before a session loads it, which takes seconds."""
+"""What an .onnx file says of its inputs, read where it lies, before a session takes seconds to load it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from caffe_fcn.errors import CaffeError, CaffemodelError
 from caffe_fcn.formats.files import map_file
@@ -27,17 +26,12 @@ def input_shapes(path: str | os.PathLike[str], data: bytes | None = None) -> dic
     """
     scan = Scanner(path, data or map_file(path, "an ONNX model"))  # type: ignore[arg-type]
     try:
-        graph = next(_inside(scan, 0, len(scan.data), GRAPH), None)
-        found = dict(_input(scan, f) for f in _inside(scan, graph.start, graph.stop, INPUT)) if graph else {}
-    except CaffemodelError as error:
-        raise _no_model(path) from error
-    if not found:
-        raise _no_model(path)
-    return found
-
-
-def _no_model(path: Any) -> CaffeError:
-    return CaffeError(f"{path}: is not an ONNX model", "convert-fcn makes one of a prototxt and its weights")
+        graph = next(_inside(scan, 0, len(scan.data), GRAPH))
+        return dict(_input(scan, f) for f in _inside(scan, graph.start, graph.stop, INPUT))
+    except (CaffemodelError, StopIteration) as error:
+        raise CaffeError(
+            f"{path}: is not an ONNX model", "convert-fcn makes one of a prototxt and its weights"
+        ) from error
 
 
 def _input(scan: Scanner, info: Field) -> tuple[str, list[int | None]]:

@@ -18,7 +18,7 @@ LINKS = 64  # that do not become one; real nets have a few
 
 
 class Link(NamedTuple):
-    """Layers along one axis: n elements of the top are computed from floor((a * n + b) / by) of the bottom."""
+    """Layers along one axis: n elements of the top are made of floor((a * n + b) / by) of the bottom."""
 
     a: int
     b: int

@@ -38,7 +38,7 @@ def memory(net: Net, shapes: list[list[Shape]]) -> Memory:
                 born[t], sizes[t] = i, FLOAT * product(shape)
         made.append(sum((sizes[t] for t, _ in new if t in sizes), 0))
         dies.update((owner[b], i) for b in [*bottoms, *tops])
-    dies.update((owner[net.blob_names.index(name)], len(net.layers) - 1) for name in net.outputs)
+    dies.update((owner[net.blob_index[name]], len(net.layers) - 1) for name in net.outputs)
     change = [0] * (len(net.layers) + 1)
     for t, size in sizes.items():
         change[born[t]] += hint(size)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
+from types import ModuleType
 from typing import Any, ClassVar
 
 from caffe_fcn.geometry import Window
@@ -146,6 +148,14 @@ class Trace:
     whys: list[Why]
     warnings: list[str]
 
+    def __str__(self) -> str:
+        """As `caffe-fcn trace` prints it."""
+        return str(_report("text").render(self))
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows: the tables."""
+        return str(_report("notebook").render(self))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts, strings and numbers, for JSON.
 
@@ -154,6 +164,11 @@ class Trace:
         Fractions are numbers if whole, else strings such as "1/2".
         """
         return _plain(self)
+
+
+def _report(form: str) -> ModuleType:
+    """A form of reports. They are made of traces, so that a trace knows of them only when somebody looks."""
+    return importlib.import_module(f"caffe_fcn.report.{form}")
 
 
 def js(size: Size) -> str:

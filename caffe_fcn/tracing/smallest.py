@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from math import lcm
 
 from caffe_fcn.errors import CaffeError
 from caffe_fcn.tracing.model import Smallest
@@ -12,14 +11,15 @@ from caffe_fcn.tracing.sizes import at, number
 from caffe_fcn.tracing.walk import Walk
 
 SPAN = 64  # sizes that are tried one by one; no more, however large the net's stride
+STEPS = 1 << 21  # layers that are gone through for it, which makes the span shorter in nets of thousands
 
 
 def smallest(walked: Walk) -> Smallest | None:
     """The least value of each symbol with which every blob has at least one element.
 
     Every size is tried up to two strides of the net; beyond these the first that works is found by bisection
-    below the present size, and looked for again among the sizes just below. None if no symbol is open, or if
-    the least values of the single symbols do not work together.
+    below the present size, and looked for again among the sizes just below. None if no symbol is open, if the
+    least values of the single symbols do not work together, or if the net is too large to try.
     """
 
     def works(values: Mapping[str, int]) -> bool:
@@ -30,8 +30,11 @@ def smallest(walked: Walk) -> Smallest | None:
         return all(number(n) > 0 for tops in shapes for shape in tops for n in shape)
 
     present = walked.symbols
-    span = min(lcm(*walked.pixels_apart()), SPAN)  # after the largest stride, sizes repeat what they do
-    if present and all(works(dict.fromkeys(present, n)) for n in range(1, span + 2)):  # as an FCN does
+    # after the largest stride, sizes repeat what they do
+    span = min(walked.period(), SPAN, STEPS // max(1, len(present) * len(walked.net.layers)))
+    if not (present and span):
+        return None
+    if all(works(dict.fromkeys(present, n)) for n in range(1, span + 2)):  # as an FCN does
         return Smallest(dict.fromkeys(present, 1), dict.fromkeys(present, span + 1), {s: [] for s in present})
     sizes, tried, failing = {}, {}, {}
     for name, size in present.items():
@@ -40,7 +43,7 @@ def smallest(walked: Walk) -> Smallest | None:
             return works({**present, name: n})
 
         sizes[name], tried[name], failing[name] = _least(alone, size, span)
-    return Smallest(sizes, tried, failing) if present and works(sizes) else None
+    return Smallest(sizes, tried, failing) if works(sizes) else None
 
 
 def _least(works: Callable[[int], bool], present: int, span: int) -> tuple[int, int, list[int]]:

@@ -18,6 +18,8 @@ from caffe_fcn.tracing.sizes import at
 #: How the spatial axes of an input of so many axes are called.
 SPATIAL = {4: ("H", "W"), 5: ("D", "H", "W")}
 TRIALS = 8  # larger sizes that are tried, to see whether a size can change at all
+OPEN = 4  # sizes of inputs that become symbols; what has more of them is no net that a person wrote
+LONGEST = 1 << 20  # pixels
 
 
 @dataclass
@@ -34,10 +36,17 @@ class Walk:
     fields: list[Field | None]  # of the first top
     bottom_fields: list[list[Field | None]]
 
-    def pixels_apart(self) -> list[int]:
-        """Every stride in the image that is a whole number of pixels."""
+    def period(self) -> int:
+        """The least common multiple of the strides in the image, as far as these are whole numbers of pixels.
+
+        As many of them as keep it below LONGEST.
+        """
         axes = (axis for field in self.fields if field for axis in field.axes)
-        return [int(a.stride) for a in axes if a.stride is not None and a.stride.denominator == 1]
+        whole = {int(a.stride) for a in axes if a.stride is not None and a.stride.denominator == 1}
+        period = 1
+        for stride in sorted(whole):
+            period = longer if (longer := lcm(period, stride)) < LONGEST else period
+        return period
 
 
 def walk(net: Net, input_shape: Mapping[str, Sequence[int]]) -> Walk:
@@ -111,7 +120,7 @@ def _bound(walked: Walk) -> dict[str, str]:
     An InnerProduct has weights for one size only. Whether a symbol is open is found by trying larger values:
     alone by multiples of the net's stride, and all symbols together.
     """
-    present, step = walked.symbols, lcm(*walked.pixels_apart())
+    present, step = walked.symbols, walked.period()
     bound = {}
     for symbol, size in present.items():
         alone = ({**present, symbol: size + k * step} for k in range(1, TRIALS))
@@ -149,20 +158,23 @@ def _needing(net: Net, inputs: Mapping[str, Shape]) -> str:
 
 
 def _symbolic(given: Mapping[str, Shape], fixed: Mapping[str, str]) -> dict[str, Shape]:
-    """H and W for the spatial axes; inputs of one size share them, those of another have H2 and W2."""
+    """H and W for the spatial axes; inputs of one size share them, those of another have H2 and W2, to H4."""
     sizes: list[Shape] = []
     result: dict[str, Shape] = {}
     for name, shape in given.items():
         spatial = shape[2:]
         axes = SPATIAL.get(len(shape), ())
-        if axes and spatial not in sizes:
+        if axes and spatial not in sizes and len(sizes) < OPEN:
             sizes.append(spatial)
-        number = sizes.index(spatial) + 1 if axes else 0
+        if spatial not in sizes or not axes:
+            result[name] = shape
+            continue
+        number = sizes.index(spatial) + 1
         symbols = [axis if number == 1 else f"{axis}{number}" for axis in axes]
         open_ = [
             n if s in fixed else Extent.symbol(s, int(n)) for s, n in zip(symbols, spatial, strict=False)
         ]
-        result[name] = (*shape[:2], *open_) if axes else shape
+        result[name] = (*shape[:2], *open_)
     return result
 
 

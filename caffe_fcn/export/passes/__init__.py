@@ -11,16 +11,22 @@ from types import ModuleType
 
 from caffe_fcn.errors import CaffeError, nearest
 from caffe_fcn.export.graph import Graph
-from caffe_fcn.export.passes import crop_in_deconvolution, group_deconvolution
+from caffe_fcn.export.passes import border, crop_in_deconvolution, group_deconvolution
 
-PASSES: Sequence[ModuleType] = (group_deconvolution, crop_in_deconvolution)
+PASSES: Sequence[ModuleType] = (group_deconvolution, crop_in_deconvolution, border)
 
 
-def run(graph: Graph, skip: Iterable[str] = ()) -> dict[str, int]:
-    """Apply all passes but those in `skip` ("all": none); returns how many places each changed."""
+def run(graph: Graph, skip: Iterable[str] = (), compute: border.Compute | None = None) -> dict[str, int]:
+    """Apply all passes but those in `skip` ("all": none); returns how many places each changed.
+
+    With `compute`, which runs a graph, what no input reaches is computed now and stored.
+    """
     skip = set(skip)
     names = [p.NAME for p in PASSES]
     for name in skip - {"all"}:
         if name not in names:
             raise CaffeError(f"no pass '{name}'", nearest(name, names) or f"there are: {', '.join(names)}")
-    return {p.NAME: p.apply(graph) for p in PASSES if not skip & {p.NAME, "all"}}
+    changed = {p.NAME: p.apply(graph) for p in PASSES if not skip & {p.NAME, "all"}}
+    if compute and changed.get(border.NAME):
+        border.store(graph, compute)
+    return changed

@@ -6,11 +6,26 @@ caffe-windows has too.
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import NamedTuple
+
 from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Size, Value, fixed, np, product
 from caffe_fcn.layers.forks import box_nodes
 from caffe_fcn.numeric.boxes import anchors, descending, move, shifted, suppress
 
 RATIOS, SCALES = (0.5, 1.0, 2.0), (8.0, 16.0, 32.0)  # of Faster R-CNN
+
+
+class Plan(NamedTuple):
+    """What proposals are made by."""
+
+    anchors: Array  # at one cell, (A, 4)
+    stride: int  # pixels between two cells
+    before: int  # how many are looked at
+    after: int  # how many are kept
+    overlap: float
+    least: float  # pixels of a side, at scale 1
+    leave_out: bool = False  # smaller ones, in place of giving them probability 0
 
 
 class Proposal(Layer, bottoms=3, tops=range(1, 3)):
@@ -40,81 +55,106 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
                 min(getattr(p, name), default=1) > 0, f"{name} {list(getattr(p, name))} must be positive"
             )
 
-    def _anchors(self) -> Array:
+    @cached_property
+    def plan(self) -> Plan:
+        """From `proposal_param`."""
         p = self.param.proposal_param
-        return anchors(p.base_size, list(p.ratio) or RATIOS, list(p.scale) or SCALES)
+        cell = anchors(p.base_size, list(p.ratio) or RATIOS, list(p.scale) or SCALES)
+        return Plan(cell, p.feat_stride, p.pre_nms_topn, p.post_nms_topn, p.nms_thresh, p.min_size)
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         (scores, moves, info), names = bottoms, self.param.bottom
-        count = len(self._anchors())
+        count = len(self.plan.anchors)
         for name, shape, each in zip(names, (scores, moves), (2, 4), strict=False):
             told = f"'{name}' is {shape}: {count} anchors need (1, {each * count}, H, W)"
             self.check(len(shape) == 4 and shape[0] == 1 and shape[1] == each * count, told)
         told = f"'{names[0]}' is {scores}, '{names[1]}' is {moves}: they differ in H or W"
         self.check(scores[2:] == moves[2:], told)
-        self.check(
-            len(info) > 0 and info[-1] in (3, 4), f"'{names[2]}' is {info}, not (1, 3): height, width, scale"
-        )
-        most = self.param.proposal_param.post_nms_topn
-        return [(most, 5), (most,)][: len(self.param.top)]
+        told = f"'{names[2]}' is {info}, not (1, 3): height, width, scale"
+        self.check(product(info) in (3, 4), told)
+        return self._shapes()
+
+    def _shapes(self) -> list[Shape]:
+        """Of the tops, as long as they can be."""
+        shapes: list[Shape] = [(self.plan.after, 5), (self.plan.after,)]
+        return shapes[: len(self.param.top)]
 
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
-        p, cell = self.param.proposal_param, self._anchors()
+        plan, count = self.plan, len(self.plan.anchors)
         height, width = bottoms[0].shape[2:]
-        score = bottoms[0][0, len(cell) :].transpose(1, 2, 0).reshape(-1)
-        moves = bottoms[1][0].reshape(len(cell), 4, height, width).transpose(2, 3, 0, 1).reshape(-1, 4)
+        score = bottoms[0][0, count:].transpose(1, 2, 0).reshape(-1)
+        moves = bottoms[1][0].reshape(count, 4, height, width).transpose(2, 3, 0, 1).reshape(-1, 4)
         info = bottoms[2].reshape(-1)
-        boxes = move(shifted(cell, height, width, p.feat_stride), moves)
+        boxes = move(shifted(plan.anchors, height, width, plan.stride), moves)
         boxes = np.maximum(np.minimum(boxes, info[[1, 0, 1, 0]] - 1), 0).astype(np.float32)
-        size = boxes[:, 2:] - boxes[:, :2] + 1
-        score = score * (size >= p.min_size * info[[-1, 2]]).all(axis=1)
-        order = descending(score)[: p.pre_nms_topn]
-        kept = suppress(boxes, order, p.nms_thresh, p.post_nms_topn, extra=1)
+        large = (boxes[:, 2:] - boxes[:, :2] + 1 >= plan.least * info[[-1, 2]]).all(axis=1)
+        boxes, score = (boxes[large], score[large]) if plan.leave_out else (boxes, score * large)
+        order = descending(score)[: plan.before]
+        kept = suppress(boxes, order, plan.overlap, plan.after, extra=1)
         regions = np.pad(boxes[kept], ((0, 0), (1, 0)))
-        return [regions, score[kept]][: len(self.param.top)]
+        return self._tops(regions, score[kept])
+
+    def _tops(self, regions: Array, scores: Array) -> list[Array]:
+        shapes = [(len(regions), *shape[1:]) for shape in self._shapes()]
+        return [top.reshape(shape) for top, shape in zip((regions, scores), shapes, strict=False)]
 
     def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
         if i < 2:
             return None
-        stride, (height, width) = self.param.proposal_param.feat_stride, bottoms[0][2:]
+        stride, (height, width) = self.plan.stride, bottoms[0][2:]
         info = np.ones(fixed(product(bottoms[2])))
         info[:2] = fixed(height) * stride, fixed(width) * stride
         return info.reshape([fixed(n) for n in bottoms[2]])
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[Value]:
-        p, cell = self.param.proposal_param, self._anchors()
-        fixed(bottoms[0].shape[0])
+        plan, count = self.plan, len(self.plan.anchors)
+        for n in (bottoms[0].shape[0], *bottoms[2].shape):  # one image
+            fixed(n)
         height, width = bottoms[0].shape[2:]
-        count = height * width * len(cell)
         info = g.reshape(bottoms[2], (-1,))
-        boxes = self._onnx_boxes(g, bottoms[1], info, cell)
-        score = g.op("Slice", bottoms[0], g.ints([len(cell)]), g.ints([2 * len(cell)]), g.ints([1]))
-        score = g.reshape(g.op("Transpose", score, perm=[0, 2, 3, 1]), (count,))
-        low, high = box_nodes.halves(g, boxes)
-        size = g.op("Add", g.op("Sub", high, low), g.scalar(1))
-        least = g.op("Mul", g.op("Gather", info, g.ints([-1, 2])), g.scalar(p.min_size))
-        large = g.cast(g.op("GreaterOrEqual", size, least))
-        score = g.op("Mul", score, g.reduce("ReduceMin", large, [1], keepdims=False))
-        most = g.size(count) if not isinstance(count, int) else g.ints([min(count, p.pre_nms_topn)])
-        most = most if isinstance(count, int) else g.op("Min", most, g.ints([p.pre_nms_topn]))
-        score, order = g.op("TopK", score, most, outputs=2, axis=0)
+        boxes = self._onnx_boxes(g, bottoms[1], info)
+        score = g.op("Slice", bottoms[0], g.ints([count]), g.ints([2 * count]), g.ints([1]))
+        score = g.reshape(g.op("Transpose", score, perm=[0, 2, 3, 1]), (height * width * count,))
+        boxes, score = self._onnx_large(g, boxes, score, info)
+        score, order = g.op(
+            "TopK", score, self._onnx_most(g, score, height * width * count), outputs=2, axis=0
+        )
         boxes = g.op("Gather", boxes, order, axis=0)
         longer = g.op("Add", boxes, g.array(np.asarray([0, 0, 1, 1], np.float32)))  # by the one pixel more
         longer, ranked = g.op("Unsqueeze", longer, g.ints([0])), g.op("Unsqueeze", score, g.ints([0, 1]))
-        kept = box_nodes.suppress(g, longer, ranked, p.post_nms_topn, p.nms_thresh)
+        kept = box_nodes.suppress(g, longer, ranked, plan.after, plan.overlap)
         index = g.reshape(g.op("Gather", kept, g.ints([2]), axis=1), (-1,))
         regions = g.op("Pad", g.op("Gather", boxes, index, axis=0), g.ints([0, 1, 0, 0]))
-        tops = [regions, g.op("Gather", score, index, axis=0)][: len(self.param.top)]
-        shapes = self.reshape([b.shape for b in bottoms])
-        return [
-            g.found(top, shape, 0, f"{self.name}_regions") for top, shape in zip(tops, shapes, strict=True)
-        ]
+        tops = [regions, g.op("Gather", score, index, axis=0)]
+        found = []
+        for top, shape in zip(tops, self._shapes(), strict=False):
+            top = top if len(shape) < 3 and shape[1:] in ((), (5,)) else g.reshape(top, (-1, *shape[1:]))
+            found.append(g.found(top, shape, 0, f"{self.name}_regions"))
+        return found
 
-    def _onnx_boxes(self, g: Builder, moves: Value, info: str, cell: Array) -> str:
+    def _onnx_most(self, g: Builder, score: str, count: Size) -> str:
+        """How many of the scores are looked at."""
+        if isinstance(count, int) and not self.plan.leave_out:
+            return g.ints([min(count, self.plan.before)])
+        return g.op("Min", g.op("Shape", score), g.ints([self.plan.before]))
+
+    def _onnx_large(self, g: Builder, boxes: str, score: str, info: str) -> tuple[str, str]:
+        """Boxes and scores, without those that are too small, or with probability 0 for them."""
+        low, high = box_nodes.halves(g, boxes)
+        size = g.op("Add", g.op("Sub", high, low), g.scalar(1))
+        least = g.op("Mul", g.op("Gather", info, g.ints([-1, 2])), g.scalar(self.plan.least))
+        large = g.cast(g.op("GreaterOrEqual", size, least))
+        large = g.reduce("ReduceMin", large, [1], keepdims=False)
+        if not self.plan.leave_out:
+            return boxes, g.op("Mul", score, large)
+        chosen = g.cast(large, np.bool_)
+        return g.op("Compress", boxes, chosen, axis=0), g.op("Compress", score, chosen, axis=0)
+
+    def _onnx_boxes(self, g: Builder, moves: Value, info: str) -> str:
         """The anchors at every cell, moved and cut at the image: (H * W * A, 4)."""
         height, width = moves.shape[2:]
-        flat = (height * width * len(cell), 4)
-        start = self._onnx_shifted(g, height, width, cell)
+        flat = (height * width * len(self.plan.anchors), 4)
+        start = self._onnx_shifted(g, height, width)
         low, high = box_nodes.halves(g, start)
         size = g.op("Add", g.op("Sub", high, low), g.scalar(1))
         # (1, 4 * A, H, W): an anchor's four moves follow each other
@@ -127,9 +167,9 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
         edge = g.op("Sub", g.op("Gather", info, g.ints([1, 0, 1, 0])), g.scalar(1))
         return g.op("Max", g.op("Min", boxes, edge), g.scalar(0))
 
-    def _onnx_shifted(self, g: Builder, height: Size, width: Size, cell: Array) -> str:
+    def _onnx_shifted(self, g: Builder, height: Size, width: Size) -> str:
         """`shifted` of numeric.boxes; a constant if the size is known."""
-        stride = self.param.proposal_param.feat_stride
+        cell, stride = self.plan.anchors, self.plan.stride
         if isinstance(height, int) and isinstance(width, int):
             return g.array(shifted(cell, height, width, stride))
         zero, one = (g.array(np.asarray(v, np.int64)) for v in (0, 1))

@@ -212,6 +212,7 @@ class Upsample(_Resampled, bottoms=range(1, 3)):
         p = self.param.upsample_param
         self.only("upsample_param")
         self.masked = len(self.param.bottom) == 2
+        self.decides = self.masked  # the mask says which of two equals was the greater
         for a, b in (("upsample_h", "upsample_w"), ("scale_h", "scale_w")):
             self.check(p.HasField(a) == p.HasField(b), f"one of {a} and {b} is missing", "give both, or none")
         for what, pads, scale in zip("hw", (p.pad_out_h, p.pad_out_w), self._scales(), strict=True):
@@ -263,6 +264,9 @@ class Upsample(_Resampled, bottoms=range(1, 3)):
         if not self.masked:
             return [self._resize(g, bottoms, **REPEAT)]
         x, mask = bottoms
+        if self.param.upsample_param.HasField("upsample_h"):
+            for size in x.shape[2:]:  # the mask's positions are those of one size
+                fixed(size)
         n, c, height, width = self.reshape([b.shape for b in bottoms])[0]
         flat = (n, c, x.shape[2] * x.shape[3])
         zeros = g.fill((n, c, height * width), 0)

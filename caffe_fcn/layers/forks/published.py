@@ -1,0 +1,75 @@
+"""Python layers that published nets have, computed here where their modules are not to be found."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cached_property
+from typing import Any
+
+from caffe_fcn.layers.base import Shape
+from caffe_fcn.layers.forks.activation import _TrainingNoise
+from caffe_fcn.layers.forks.proposal import RATIOS, SCALES, Plan, Proposal
+from caffe_fcn.layers.python import PUBLISHED
+from caffe_fcn.numeric.boxes import anchors
+
+
+class _FasterProposal(Proposal):
+    """Faster R-CNN's proposals, with the settings of its config.py (rpn/proposal_layer.py of py-faster-rcnn).
+
+    `param_str` gives feat_stride, and scales and ratios if they are others. Unlike in `Proposal`, regions
+    that are too small are left out, and the second top is (R, 1).
+    """
+
+    fork = "py-faster-rcnn"
+    variant = "the ProposalLayer of py-faster-rcnn with its settings for TEST"
+
+    def setup(self) -> None:
+        self.check(not self.training, "is computed with its settings for TEST only")
+        bottoms, tops = len(self.param.bottom), len(self.param.top)
+        self.check(
+            bottoms == 3 and tops in (1, 2), f"takes 3 bottoms and 1 or 2 tops, got {bottoms} and {tops}"
+        )
+        self.check(self.plan.stride > 0, "feat_stride must be positive")
+
+    @cached_property
+    def plan(self) -> Plan:
+        """From `param_str`."""
+        told = self._told()
+        self.check("feat_stride" in told, "feat_stride is missing in param_str")
+        cell = anchors(16, told.get("ratios", RATIOS), told.get("scales", SCALES))
+        return Plan(cell, told["feat_stride"], 6000, 300, 0.7, 16, leave_out=True)
+
+    def _told(self) -> dict[str, Any]:
+        text = self.param.python_param.param_str
+        try:
+            found = ast.literal_eval(
+                "{" + re.sub(r"['\"]?(\w+)['\"]?\s*:", r"'\1':", text.strip(" {}\n")) + "}"
+            )
+        except (SyntaxError, ValueError):
+            found = None
+        self.check(isinstance(found, dict), f"param_str {text!r} is no list of names and values")
+        return dict(found)
+
+    def _shapes(self) -> list[Shape]:
+        shapes: list[Shape] = [(self.plan.after, 5), (self.plan.after, 1)]
+        return shapes[: len(self.param.top)]
+
+
+class _EnetDropout(_TrainingNoise):
+    """ENet's spatial dropout (spatial_dropout.py), whose phase stands in `param_str`.
+
+    Bottom: any shape. Top: the same.
+    """
+
+    fork = "ENet"
+    variant = "the SpatialDropoutLayer of ENet"
+
+    def setup(self) -> None:
+        self.check(
+            "TRAIN" not in self.param.python_param.param_str, "is random in phase TRAIN", "use phase TEST"
+        )
+
+
+PUBLISHED[("rpn.proposal_layer", "ProposalLayer")] = _FasterProposal
+PUBLISHED[("spatial_dropout", "SpatialDropoutLayer")] = _EnetDropout

@@ -1,0 +1,211 @@
+"""How well label images agree: the accuracies and intersections over union of the FCN papers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from caffe_fcn.errors import CaffeError
+
+IGNORE = 255  # PASCAL VOC's label of pixels that do not count
+CHUNK = 1 << 20  # pixels counted at a time
+
+
+class Confusion:
+    """How often each class was taken for each, summed over pairs of label images.
+
+    >>> import numpy as np
+    >>> c = Confusion(2)
+    >>> c.add(np.array([[0, 0, 1, 255]]), np.array([[0, 1, 1, 1]]))
+    >>> c.matrix.tolist(), c.pixel_accuracy
+    ([[1, 1], [0, 1]], 0.6666666666666666)
+
+    Args:
+        classes: how many, or their names.
+        ignore: the label of pixels that do not count. Nor do others whose label is no class; how many these
+            are is in `strange`, for they hint at a wrong number of classes.
+
+    `matrix[t, p]` is the number of pixels of class t (int64) that were predicted as p. The measures are those
+    of the FCN repository's score.py: means are over the classes that occur.
+    """
+
+    def __init__(self, classes: int | Sequence[str], ignore: int = IGNORE) -> None:
+        names = [f"class {i}" for i in range(classes)] if isinstance(classes, int) else list(classes)
+        self.names, self.ignore = names, ignore
+        self.matrix = np.zeros((len(names), len(names)), np.int64)
+        self.ignored = self.strange = self.pairs = 0
+
+    def add(self, label: np.ndarray, prediction: np.ndarray) -> None:
+        """Count a pair of label images of one shape.
+
+        Raises CaffeError for shapes that differ, for arrays that hold no integers, and for a prediction that
+        is no class where the label is one; then nothing is counted.
+        """
+        for name, array in (("label", label), ("prediction", prediction)):
+            if array.dtype.kind not in "iub":
+                raise CaffeError(f"the {name} holds {array.dtype}; labels are integers")
+        if label.shape != prediction.shape:
+            sizes = ("x".join(map(str, a.shape)) for a in (label, prediction))
+            raise CaffeError("the label is {} pixels, the prediction {}".format(*sizes))
+        n, bytes_ = len(self.names), label.dtype == prediction.dtype == np.uint8
+        small = bytes_ and n <= 256 and 0 <= self.ignore < 256
+        side, ignore = (256, self.ignore) if small else (n + 2, n + 1)
+        true, said = label, prediction
+        if not small:
+            true, said = self._coded(label), np.where(self._known(prediction), prediction, n)
+        true, said = true.ravel(), said.ravel()
+        parts = (_table(true[i : i + CHUNK], said[i : i + CHUNK], side) for i in range(0, true.size, CHUNK))
+        table = sum(parts, np.zeros(side * side, np.int64)).reshape(side, side)
+        ignored = int(table[ignore].sum())
+        table[ignore] = 0
+        if table[:n, n:].any():
+            wrong = self._known(label) & (label != self.ignore) & ~self._known(prediction)
+            raise CaffeError(
+                f"the prediction holds label {prediction[wrong][0]}, and there are {n} classes (0 to {n - 1})"
+            )
+        self.matrix += table[:n, :n]
+        self.ignored, self.strange = self.ignored + ignored, self.strange + int(table[n:].sum())
+        self.pairs += 1
+
+    def _known(self, labels: np.ndarray) -> np.ndarray:
+        """Where labels are classes."""
+        return (labels >= 0) & (labels < len(self.names))
+
+    def _coded(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of any type as 0 to n - 1 for classes, n for what is none, n + 1 for what is ignored."""
+        coded = np.where(self._known(labels), labels, len(self.names)).astype(np.intp)
+        coded[labels == self.ignore] = len(self.names) + 1
+        return coded
+
+    def __iadd__(self, other: Confusion) -> Confusion:
+        """Add the counts of another part of the same data."""
+        self.matrix += other.matrix
+        self.ignored, self.strange = self.ignored + other.ignored, self.strange + other.strange
+        self.pairs += other.pairs
+        return self
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Of each class: the share of its pixels that were predicted as such; nan for one without pixels."""
+        return _ratio(self.matrix.diagonal(), self.matrix.sum(1))
+
+    @property
+    def iu(self) -> np.ndarray:
+        """Of each class: pixels that are both over pixels that are either; nan for one that never occurs."""
+        hits = self.matrix.diagonal()
+        return _ratio(hits, self.matrix.sum(1) + self.matrix.sum(0) - hits)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """The share of the pixels that were predicted as what they are."""
+        return float(_ratio(self.matrix.trace(), self.matrix.sum()))
+
+    @property
+    def mean_accuracy(self) -> float:
+        return _mean(self.accuracy)
+
+    @property
+    def mean_iu(self) -> float:
+        return _mean(self.iu)
+
+    @property
+    def frequency_weighted_iu(self) -> float:
+        """The IUs' mean, each class by its share of the pixels."""
+        share = _ratio(self.matrix.sum(1), self.matrix.sum())
+        return float((share * self.iu)[share > 0].sum()) if self.matrix.any() else float("nan")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON takes it: None where there is nothing to divide by."""
+        means = {k: _plain(getattr(self, k)) for k in MEASURES}
+        rows = zip(self.names, self.matrix.sum(1), self.matrix.sum(0), self.accuracy, self.iu, strict=True)
+        return {
+            "pairs": self.pairs,
+            "pixels": int(self.matrix.sum()),
+            "ignored": self.ignored,
+            "strange": self.strange,
+            **means,
+            "classes": [
+                {
+                    "name": name,
+                    "pixels": int(true),
+                    "predicted": int(said),
+                    "accuracy": _plain(a),
+                    "iu": _plain(i),
+                }
+                for name, true, said, a, i in rows
+            ],
+            "matrix": self.matrix.tolist(),
+        }
+
+    def __str__(self) -> str:
+        width = max(map(len, [*self.names, "class"]))
+        lines = [f"{'class':{width}}  {'pixels':>12}  accuracy      IU"]
+        rows = zip(self.names, self.matrix.sum(1), self.accuracy, self.iu, strict=True)
+        lines += [
+            f"{name:{width}}  {true:12,}  {_percent(a):>8}  {_percent(i):>6}" for name, true, a, i in rows
+        ]
+        lines += [
+            f"{k.replace('_', ' ').replace('iu', 'IU'):24} {_percent(getattr(self, k)):>7}" for k in MEASURES
+        ]
+        return "\n".join(lines)
+
+
+MEASURES = ("pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu")
+
+
+def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
+    """A label image as (H, W) integers: an indexed or grey image whose pixels are the labels.
+
+    Raises CaffeError for what is none.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            if file.mode not in ("P", "L", "1", "I", "I;16"):
+                raise CaffeError(
+                    f"{path}: is a picture of mode {file.mode}; the pixels of a label image are the labels",
+                    "an indexed PNG, as `caffe-fcn segment` writes and VOC's SegmentationClass holds",
+                )
+            return np.asarray(file)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise CaffeError(
+            f"{path}: cannot be read as an image: {getattr(error, 'strerror', None) or error}"
+        ) from error
+
+
+def _table(true: np.ndarray, said: np.ndarray, side: int) -> np.ndarray:
+    """How often each pair of values below `side` occurs, in a row.
+
+    Label images consist of patches: where neighbours are mostly equal, stretches are counted, not pixels.
+    """
+    index: Any = true.astype(np.uint16 if side == 256 else np.intp)
+    index *= side
+    index += said
+    changes = index[1:] != index[:-1]
+    if 8 * np.count_nonzero(changes) > index.size:
+        return np.bincount(index, minlength=side * side)
+    ends = np.append(np.flatnonzero(changes), index.size - 1)
+    return np.bincount(index[ends], np.diff(ends, prepend=-1), side * side).astype(np.int64)
+
+
+def _ratio(a: Any, b: Any) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.true_divide(a, b)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Over those that are numbers; nan if none is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.2%}"

@@ -1,0 +1,87 @@
+"""What a folder of images costs beyond its passes: `caffe-fcn segment DIR` beside the bare session.
+
+    python tools/bench/folder.py [MODEL.onnx] [--images 40] [--size 300x400] [--batch 1] [--device cpu]
+
+Both see the same images and take turns; medians are printed. The bare session gets its inputs ready-made and
+its outputs are dropped; the folder's files are read and decoded, and labels and overlays are written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+NET = ROOT / "prototxts" / "shapes-fcn8s"
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from draw_shapes import draw  # noqa: E402
+
+from caffe_fcn.cli import segment  # noqa: E402
+from caffe_fcn.conversion import convert  # noqa: E402
+from caffe_fcn.folder import stream  # noqa: E402
+from caffe_fcn.segment import Segmenter, images_in, read_image  # noqa: E402
+
+
+def bare(segmenter: Segmenter, inputs: list[np.ndarray]) -> float:
+    """Images a second of nothing but passes."""
+    start = time.perf_counter()
+    for data in inputs:
+        segmenter.session.session.run(None, {segmenter.input: data})
+    return sum(map(len, inputs)) / (time.perf_counter() - start)
+
+
+def folder(segmenter: Segmenter, images: list[Path], args: argparse.Namespace) -> float:
+    """Images a second from file to file."""
+    start = time.perf_counter()
+    done = [row for _, row in stream(images, segment.work(segmenter, args, segment.finisher(images, args)))]
+    if any(isinstance(row, Exception) for row in done):
+        sys.exit(str(done))
+    return len(images) / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", nargs="?", help="the shapes net by default")
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--size", default="300x400")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-overlay", action="store_true")
+    segment.run_arguments(parser)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="caffe-fcn-bench.") as name:
+        home = Path(name)
+        args.out = str(home)
+        if args.model is None:
+            args.model = str(home / "shapes.onnx")
+            convert(NET / "deploy.prototxt", NET / "shapes-fcn8s.caffemodel", args.model, verify=False)
+        height, width = map(int, args.size.split("x"))
+        (home / "images").mkdir()
+        for i in range(args.images):
+            picture, _ = draw(np.random.default_rng(i), height, width)
+            Image.fromarray(picture).save(home / "images" / f"{i:04}.jpg", quality=92)
+        images = images_in([str(home / "images")])
+        segmenter = segment.segmenter_of(args)
+        step = segmenter.count or args.batch
+        prepared = [segmenter.prepare(read_image(path)) for path in images]
+        inputs = [np.concatenate(prepared[i : i + step]) for i in range(0, len(prepared), step)]
+        rows = [(bare(segmenter, inputs), folder(segmenter, images, args)) for _ in range(args.rounds + 1)]
+        session, whole = (statistics.median(column) for column in zip(*rows[1:], strict=True))
+        share = statistics.median(b / a for a, b in rows[1:])
+        print(
+            f"{Path(args.model).name} at {args.size}, batch {step}, on {segmenter.session.device}: "
+            f"bare session {session:.2f} images/s, folder {whole:.2f} images/s: {share:.1%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
