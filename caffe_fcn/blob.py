@@ -39,7 +39,7 @@ class Blob:
         self._flat: np.ndarray | None = None  # one axis; longer than the blob after it shrank
         self._diff: np.ndarray | None = None
         self._later: Callable[[], None] | None = None  # stores the values, for they are not here yet
-        self.touched = False  # whether `data` was handed out since this was last set
+        self.touched = False  # whether `data` was handed out, or other values put here, since this was set
 
     @property
     def shape(self) -> Shape:
@@ -101,11 +101,12 @@ class Blob:
             if own.__array_interface__["data"] != array.__array_interface__["data"]:
                 np.copyto(own, array)
         else:
-            self.share(array)
+            self._flat = array.reshape(-1)
 
     def share(self, array: np.ndarray) -> None:
         """Use `array` as the memory from now on (Blob::ShareData)."""
         self._flat, self._shape, self._later = array.reshape(-1), array.shape, None
+        self.touched = True
 
     def defer(self, shape: Shape, later: Callable[[], None]) -> None:
         """Values of this shape are there, elsewhere: `later` stores them, when they are first read."""
@@ -132,7 +133,7 @@ class Blob:
             return
         self._shape, self._later = new, None
         if self._flat is not None and self.count > self._flat.size:
-            self._flat = np.zeros(self.count, np.float32)
+            self._flat = _zeros(new).reshape(-1)
         if self._diff is not None and self.count > self._diff.size:
             self._diff = None
 

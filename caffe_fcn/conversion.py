@@ -34,6 +34,7 @@ class Options:
     mean: Sequence[float] | None = None  # B, G, R; None: the data layer's, else ImageNet's
     scale: float | None = None  # what (pixel - mean) is multiplied by
     fp16: bool = False
+    keep_fp32: Sequence[str] = ()  # layers that compute in float32 all the same
     init_missing: bool = False
     opset: int = 17
     ir_version: int = 9
@@ -54,6 +55,7 @@ class Result:
     ignored: list[str]  # layers of the weights file that the net lacks
     dropped: list[str]  # layers that no output depends on
     fixed: dict[str, str]  # extents that had to be fixed, and the layer that needs it
+    variants: dict[str, int]  # what layers were taken for whose name forks share, and how many
     verified: Any = None  # verify.Report, or None
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,41 +125,54 @@ def _export(
     from caffe_fcn.export import passes
     from caffe_fcn.export.exporter import export
     from caffe_fcn.export.finish import finish
+    from caffe_fcn.export.passes import half
     from caffe_fcn.export.write import write
 
     exported = export(net, o.outputs or cut.outputs or None, static=o.input_shapes, opset=o.opset)
     graph = exported.graph
-    passes.run(graph, o.skip_passes)
-    finish(graph, _pixels(cut, o), softmax_=o.softmax, argmax_=o.argmax, preprocess_=o.preprocess)
+    passes.run(graph, o.skip_passes, _run)
+    finish(
+        graph, pixels(cut, o.mean, o.scale), softmax_=o.softmax, argmax_=o.argmax, preprocess_=o.preprocess
+    )
+    if o.fp16:
+        half.apply(graph, o.keep_fp32, o.opset)
     graph.metadata.update(_sources(net.path, caffemodel))
-    total = sum(array.nbytes for array in graph.constants.values())
     with _staged(out) as path:
-        with progress(f"writing {Path(out).name}", total) if progress else _silent() as step:
+        with progress(f"writing {Path(out).name}", graph.nbytes) if progress else _silent() as step:
             size = write(
                 graph, path, opset=o.opset, ir_version=o.ir_version, external=o.external_data, progress=step
             )
         report = None
         if o.verify:
-            from caffe_fcn.verification import verify
+            from caffe_fcn.verification import HALF_TOLERANCE, TOLERANCE, verify
 
-            report = verify(net, path)
+            report = verify(net, path, tolerance=HALF_TOLERANCE if o.fp16 else TOLERANCE)
     return Result(
         os.fspath(out), size,
         {v.name: [str(n) if not isinstance(n, int) else n for n in v.shape] for v in graph.inputs},
         {v.name: [str(n) if not isinstance(n, int) else n for n in v.shape] for v in graph.outputs},
-        filled, list(net.ignored), [*cut.dropped, *exported.dropped], exported.fixed, report,
+        filled, list(net.ignored), [*cut.dropped, *exported.dropped], exported.fixed, net.variants,
+        report,
     )  # fmt: skip
 
 
-def _pixels(cut: Deploy, o: Options) -> Any:
+def _run(graph: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs of a small graph, from onnxruntime."""
+    from caffe_fcn.export.exporter import OPSET
+    from caffe_fcn.export.write import to_model
+    from caffe_fcn.runtime import Session
+
+    return Session(to_model(graph, OPSET).SerializeToString(), "cpu").run(inputs)
+
+
+def pixels(cut: Deploy, mean: Sequence[float] | None = None, scale: float | None = None) -> Any:
     """Mean and scale: as asked for, else as the data layer had them, else ImageNet's mean."""
     from caffe_fcn.export.finish import IMAGENET_MEAN, Pixels
 
     told = cut.transform
-    mean = (
-        o.mean if o.mean is not None else list(told.mean_value) if told and told.mean_value else IMAGENET_MEAN
-    )
-    return Pixels(mean, o.scale if o.scale is not None else told.scale if told else 1.0)
+    if mean is None:
+        mean = list(told.mean_value) if told and told.mean_value else IMAGENET_MEAN
+    return Pixels(mean, scale if scale is not None else told.scale if told else 1.0)
 
 
 def _sources(prototxt: str, caffemodel: PathLike | None) -> dict[str, str]:

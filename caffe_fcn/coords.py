@@ -7,6 +7,7 @@ along the paths of a graph, exactly, in fractions. The graph is a NetSpec's, wal
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -37,6 +38,7 @@ __all__ = [
 
 Node = TypeVar("Node", bound=Hashable)
 _SAME = CoordMap(None, [AxisMap()])
+BITS = 128  # of a map's numbers; thousands of layers could make them as long as they like
 
 
 class UndefinedMapException(CaffeError):  # noqa: N818 (pycaffe's name)
@@ -160,6 +162,8 @@ def _after(last: CoordMap, first: CoordMap) -> CoordMap:
     n = max(len(last.maps), len(first.maps))
     pairs = zip(_widened(last.maps, n), _widened(first.maps, n), strict=True)
     maps = [b.after(a) for b, a in pairs]
+    if any(max(n.numerator, n.denominator).bit_length() > BITS for m in maps for n in m):
+        raise UndefinedMapException(f"coordinates that take more than {BITS} bits are not followed")
     return CoordMap(axes.pop() if axes else None, maps[:1] if maps.count(maps[0]) == n else maps)
 
 
@@ -199,8 +203,13 @@ class _NetGraph:
         blob = self.net.blob_index[name]
         return blob, self.writers[blob][-1]
 
+    def _before(self, blob: int, index: int) -> int:
+        """The layer that wrote a blob last before layer `index` read it."""
+        writers = self.writers[blob]
+        return writers[bisect_left(writers, index) - 1]
+
     def steps(self, node: tuple[int, int]) -> Iterator[tuple[CoordMap, tuple[int, int]]]:
         _, index = node
         layer = self.net.layers[index]
-        bottoms = [(b, max(i for i in self.writers[b] if i < index)) for b in self.net.bottom_ids[index]]
+        bottoms = [(b, self._before(b, index)) for b in self.net.bottom_ids[index]]
         return _steps(layer, type(layer), bottoms)

@@ -6,7 +6,7 @@ if something was learned on the way to it, else a label.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,10 +182,22 @@ def data_shape(param: Any, index: int) -> list[int] | None:
     if param.type == "MemoryData":
         m = param.memory_data_param
         return [1, m.channels, m.height, m.width]
-    crop = param.transform_param.crop_size or param.window_data_param.crop_size
-    image = param.image_data_param
-    size = [crop, crop] if crop else [image.new_height, image.new_width]
-    if index or param.type not in ("Data", "ImageData", "WindowData") or not all(size):
+    images = param.type in ("Data", "ImageData", "WindowData") or LAYERS[param.type].fork
+    size = next((size for size in _image_sizes(param) if all(size)), None)
+    if index or not images or size is None:
         return None
-    gray = param.transform_param.force_gray or (param.type == "ImageData" and not image.is_color)
-    return [1, 1 if gray else 3, *size]
+    gray = param.transform_param.force_gray or not param.image_data_param.is_color
+    return [1, 1 if gray or not param.dense_image_data_param.is_color else 3, *size]
+
+
+def _image_sizes(param: Any) -> Iterator[tuple[int, int]]:
+    """(height, width) as a data layer may tell it, the last step of its work first; 0 where it does not."""
+    t, dense = param.transform_param, param.dense_image_data_param
+    crop = t.crop_size or param.window_data_param.crop_size or param.video_data_param.crop_size
+    yield crop, crop
+    yield t.crop_h, t.crop_w
+    yield t.crop_height, t.crop_width
+    yield t.resize_param.height, t.resize_param.width
+    yield dense.crop_height, dense.crop_width
+    for p in (param.image_data_param, dense, param.video_data_param):
+        yield p.new_height, p.new_width

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from caffe_fcn.errors import CaffeError
 from caffe_fcn.segment import Labels, read_image
 
+S = TypeVar("S")
 T = TypeVar("T")
 Size = tuple[int, int]
 
@@ -50,9 +51,9 @@ def stream(
     threads = threads or max(2, min(8, os.cpu_count() or 1))
     with ExitStack() as stack:
         looking, reading, device, writing = (
-            stack.enter_context(_Pool(n)) for n in (2, threads, work.lanes, threads)
+            stack.enter_context(Pool(n)) for n in (2, threads, work.lanes, threads)
         )
-        sizes = _ahead(looking, _size, paths, 16 * work.batch)
+        sizes = (size.result() for size in ahead(looking, _size, paths, 16 * work.batch))
         flying: deque[_Flight[T]] = deque()
         done: dict[int, Future[T]] = {}
         left, load = deque(range(len(paths))), 0
@@ -87,24 +88,26 @@ def plan(sizes: Iterable[Size], batch: int) -> Iterator[tuple[list[int], Size]]:
         yield members, size
 
 
-class _Pool(ThreadPoolExecutor):
+class Pool(ThreadPoolExecutor):
     """Threads that drop what they have not begun when the work is given up."""
 
     def __exit__(self, *error: object) -> None:
         self.shutdown(wait=True, cancel_futures=True)
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Path], Size], items: Sequence[Path], limit: int
-) -> Iterator[Size]:
-    """`map`, in order, at most `limit` ahead."""
-    waiting: deque[Future[Size]] = deque()
+def ahead(
+    pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S], limit: int
+) -> Iterator[Future[T]]:
+    """`map` by a pool's threads, in order, at most `limit` ahead of what is taken; futures that are done."""
+    waiting: deque[Future[T]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
         if len(waiting) >= limit:
-            yield waiting.popleft().result()
+            wait([waiting[0]])
+            yield waiting.popleft()
     while waiting:
-        yield waiting.popleft().result()
+        wait([waiting[0]])
+        yield waiting.popleft()
 
 
 def _size(path: Path) -> Size:

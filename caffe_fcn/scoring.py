@@ -44,19 +44,11 @@ class Confusion:
         Raises CaffeError for shapes that differ, for arrays that hold no integers, and for a prediction that
         is no class where the label is one; then nothing is counted.
         """
-        for name, array in (("label", label), ("prediction", prediction)):
-            if array.dtype.kind not in "iub":
-                raise CaffeError(f"the {name} holds {array.dtype}; labels are integers")
-        if label.shape != prediction.shape:
-            sizes = ("x".join(map(str, a.shape)) for a in (label, prediction))
-            raise CaffeError("the label is {} pixels, the prediction {}".format(*sizes))
-        n, bytes_ = len(self.names), label.dtype == prediction.dtype == np.uint8
-        small = bytes_ and n <= 256 and 0 <= self.ignore < 256
-        side, ignore = (256, self.ignore) if small else (n + 2, n + 1)
-        true, said = label, prediction
-        if not small:
-            true, said = self._coded(label), np.where(self._known(prediction), prediction, n)
-        true, said = true.ravel(), said.ravel()
+        _check(label, prediction)
+        n = len(self.names)
+        side, ignore, true, said = 256, self.ignore, label.ravel(), prediction.ravel()
+        if not (label.dtype == prediction.dtype == np.uint8 and n <= side and 0 <= ignore < side):
+            side, ignore, true, said = n + 2, n + 1, self._coded(true, self.ignore), self._coded(said)
         parts = (_table(true[i : i + CHUNK], said[i : i + CHUNK], side) for i in range(0, true.size, CHUNK))
         table = sum(parts, np.zeros(side * side, np.int64)).reshape(side, side)
         ignored = int(table[ignore].sum())
@@ -74,11 +66,21 @@ class Confusion:
         """Where labels are classes."""
         return (labels >= 0) & (labels < len(self.names))
 
-    def _coded(self, labels: np.ndarray) -> np.ndarray:
+    def _coded(self, labels: np.ndarray, ignore: int | None = None) -> np.ndarray:
         """Labels of any type as 0 to n - 1 for classes, n for what is none, n + 1 for what is ignored."""
-        coded = np.where(self._known(labels), labels, len(self.names)).astype(np.intp)
-        coded[labels == self.ignore] = len(self.names) + 1
+        coded = np.where(self._known(labels), labels.astype(np.intp), len(self.names))
+        if ignore is not None:
+            coded[labels == ignore] = len(self.names) + 1
         return coded
+
+    def occurring(self) -> Confusion:
+        """Itself without the classes above the last that occurs: for when nobody says how many there are."""
+        found = np.flatnonzero(self.matrix.sum(0) + self.matrix.sum(1))
+        n = int(found[-1]) + 1 if found.size else 1
+        cut = Confusion(self.names[:n], self.ignore)
+        cut.matrix = self.matrix[:n, :n].copy()
+        cut.ignored, cut.strange, cut.pairs = self.ignored, self.strange, self.pairs
+        return cut
 
     def __iadd__(self, other: Confusion) -> Confusion:
         """Add the counts of another part of the same data."""
@@ -175,6 +177,15 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
         raise CaffeError(
             f"{path}: cannot be read as an image: {getattr(error, 'strerror', None) or error}"
         ) from error
+
+
+def _check(label: np.ndarray, prediction: np.ndarray) -> None:
+    for name, array in (("label", label), ("prediction", prediction)):
+        if array.dtype.kind not in "iub":
+            raise CaffeError(f"the {name} holds {array.dtype}; labels are integers")
+    if label.shape != prediction.shape:
+        sizes = ("x".join(map(str, a.shape)) for a in (label, prediction))
+        raise CaffeError("the label is {} pixels, the prediction {}".format(*sizes))
 
 
 def _table(true: np.ndarray, said: np.ndarray, side: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +134,18 @@ class Labels:
         for x, y, text, label in entries:
             draw.rectangle((x, top + y + 3, x + 12, top + y + 15), fill=self.colour(label), outline="black")
             draw.text((x + 18, top + y + 1), text, fill="black", font=font)
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows: the labels, and a legend of the classes found."""
+        picture = base64.b64encode(self._repr_png_()).decode("ascii")
+        legend = ", ".join(
+            f'<span style="color: rgb{self.colour(n)}">■</span> {escape(self.name(n))} '
+            f"{count / self.labels.size:.1%}"
+            for n, count in self.counts().items()
+        )
+        told = escape(f"{self.output}, {' × '.join(map(str, self.labels.shape))}")
+        image = f'<img src="data:image/png;base64,{picture}" alt="{told}">'
+        return f"<p>{told}</p>{image}<p>{legend}</p>"
 
     def _repr_png_(self) -> bytes:
         """What Jupyter shows."""
@@ -318,7 +332,7 @@ def images_in(paths: list[str]) -> list[Path]:
 def save(image: Image, path: Path) -> None:
     """Write a PNG under a temporary name, then rename it.
 
-    Photographs hardly repeat themselves: looking for runs alone takes a quarter of the time, and no more bytes.
+    Photographs hardly repeat themselves: looking for runs alone takes a quarter of the time, no more bytes.
     """
     fast = {} if image.mode == "P" else {"compress_level": 1, "compress_type": zlib.Z_RLE}
     with atomic_write(path) as file:

@@ -19,6 +19,7 @@ from caffe_fcn.numeric.softmax import softmax
 from caffe_fcn.runtime import Device, Session
 
 TOLERANCE = 1e-4  # of a blob's largest absolute value: float32 sums in another order
+HALF_TOLERANCE = 3e-2  # the same for float16, whose every product is off by up to 5e-4
 LARGE = 100e6  # bytes; onnxruntime takes many seconds to lay out that many weights for speed
 GROWN = 1e-2  # beyond this no net's rounding is to blame
 #: Images that a file is tried with, the first that the net takes; sides divide by 32 only if they have to.
@@ -127,13 +128,17 @@ def _feeds(
     fed = {n: a.astype(np.float32) for n, a in (values or random_inputs(net)).items()}
     if missing := set(net.inputs) - set(fed):
         raise CaffeError(f"{session.path}: no values for the inputs {sorted(missing)}")
-    if "image" not in session.inputs or "image" in net.inputs:
+    if not _takes_pixels(session):
         return {n: fed[n] for n in session.inputs}, fed
     (name,) = net.inputs
     n, c, h, w = fed[name].shape
     image = np.random.default_rng(0).integers(0, 256, (n, h, w, c), np.uint8)
     mean, scale = (np.float32(json.loads(session.metadata[k])) for k in ("mean", "scale"))
     return {"image": image}, {name: ((image[..., ::-1] - mean) * scale).transpose(0, 3, 1, 2)}
+
+
+def _takes_pixels(session: Session) -> bool:
+    return any(info.type == "tensor(uint8)" for info in session.inputs.values())
 
 
 def _derived(got: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -213,7 +218,7 @@ def _set_shapes(net: Net, session: Session, shapes: Mapping[str, Sequence[int]])
 
 def _sides(net: Net, session: Session) -> dict[str, list[Any]]:
     """(height, width) of each input that is an image, as the file declares it, by the net's name for it."""
-    if "image" in session.inputs and "image" not in net.inputs:
+    if _takes_pixels(session):
         return {net.inputs[0]: session.inputs["image"].shape[1:3]}
     return {n: i.shape[2:] for n, i in session.inputs.items() if len(i.shape) == 4}
 

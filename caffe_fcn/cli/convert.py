@@ -37,6 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--preprocess", action="store_true",
                       help="take uint8 RGB pixels (N,H,W,3); the graph does BGR, mean, layout")  # fmt: skip
     what.add_argument("--fp16", action="store_true", help="half-precision weights and arithmetic")
+    what.add_argument("--keep-fp32", action="append", default=[], metavar="LAYER",
+                      help="with --fp16: a layer that stays float32 (repeatable)")  # fmt: skip
     how = parser.add_argument_group("how")
     how.add_argument(
         "--init-missing", action="store_true", help="fill layers that the weights lack by their fillers"
@@ -67,7 +69,7 @@ class _ListPasses(argparse.Action):
         parser.exit()
 
 
-def _mean(text: str | None) -> list[float] | None:
+def mean_of(text: str | None) -> list[float] | None:
     """`104,117,123`, or the mean of a file per channel."""
     if text is None:
         return None
@@ -81,10 +83,10 @@ def _mean(text: str | None) -> list[float] | None:
 def run(args: argparse.Namespace) -> None:
     options = Options(
         outputs=args.output, input_shapes=input_shapes(args.input_shape), softmax=args.softmax,
-        argmax=args.argmax, preprocess=args.preprocess, fp16=args.fp16, init_missing=args.init_missing,
-        opset=args.opset,
-        ir_version=args.ir_version, external_data=args.external_data, verify=args.verify,
-        skip_passes=args.no_pass, mean=_mean(args.mean), scale=args.scale,
+        argmax=args.argmax, preprocess=args.preprocess, fp16=args.fp16, keep_fp32=args.keep_fp32,
+        init_missing=args.init_missing, opset=args.opset, ir_version=args.ir_version,
+        external_data=args.external_data, verify=args.verify, skip_passes=args.no_pass,
+        mean=mean_of(args.mean), scale=args.scale,
     )  # fmt: skip
 
     def progress(what: str, total: int) -> Any:
@@ -108,6 +110,8 @@ def _summary(result: Result, verbose: bool) -> None:
         say(f"  filled  {note}\n")
     for symbol, layer in result.fixed.items():
         say(f"  fixed   {symbol}, because of layer '{layer}'\n")
+    for variant, count in result.variants.items():
+        say(f"  taken   {count} layer{'s' * (count > 1)} for {variant}\n")
     for what, names in (("of the net that no output depends on", result.dropped),
                         ("of the weights file that the net lacks", result.ignored)):  # fmt: skip
         if names:

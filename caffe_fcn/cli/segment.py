@@ -4,7 +4,8 @@
     caffe-fcn segment fcn8s.onnx folder_of_images -o out --device cuda --batch 8
     caffe-fcn segment fcn8s.onnx map_of_the_city.tif -o out --tile 1024 --overlap 128
 
-For each image: NAME.label.png, an indexed image whose pixels are the labels, and NAME.overlay.png.
+For each image: NAME.label.png, an indexed image whose pixels are the labels, and NAME.overlay.png. With
+--html also one page of all images, which needs no network: overlay with a slider, areas, confidence.
 A file that cannot be read is reported at the end; the others are done all the same, and the exit code is 1.
 """
 
@@ -15,8 +16,9 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +28,9 @@ from caffe_fcn.progress import Progress
 from caffe_fcn.runtime import DEVICES
 from caffe_fcn.segment import LABEL, OVERLAY, Labels, Segmenter, images_in, save
 from caffe_fcn.tiles import label_tiled
+
+if TYPE_CHECKING:
+    from caffe_fcn.report.segmentation import Gallery
 
 Row = dict[str, Any]
 
@@ -37,6 +42,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", default="out", metavar="DIR", help="where to write (default: %(default)s)"
     )
     parser.add_argument("--no-overlay", action="store_true", help="write the label images only")
+    parser.add_argument("--html", metavar="FILE",
+                        help="also a page of all images: overlay, legend, areas, confidence")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print files and areas of the classes as JSON")
     run_arguments(parser)
     large = parser.add_argument_group("large images")
@@ -53,7 +60,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", choices=DEVICES, default="auto",
                        help="auto takes CUDA where it starts; the others fail where they do not")  # fmt: skip
     group.add_argument("--batch", type=int, default=1, metavar="N",
-                       help="images of one size at a time (default: %(default)s)")  # fmt: skip
+                       help="images, of one size, at a time (default: %(default)s)")  # fmt: skip
     group.add_argument("--tf32", action="store_true",
                        help="CUDA: faster products, rounded to 10 bits of mantissa")  # fmt: skip
     group.add_argument("--threads", type=int, default=0, metavar="N", help="of the CPU")
@@ -78,17 +85,20 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     loud = not args.quiet and not args.json
+    gallery = _gallery(images, args)
     if args.device == "auto" and loud:
         print(f"running on {segmenter.session.device}")
     rows: list[Row] = []
     failed: list[str] = []
     with Progress("segmenting", len(images), "images", quiet=args.quiet) as step:
-        for _, outcome in stream(images, work(segmenter, args, finisher(images, args))):
+        for _, outcome in stream(images, work(segmenter, args, finisher(images, args, gallery))):
             if isinstance(outcome, CaffeError):
                 failed.append(str(outcome))
             else:
                 rows += outcome
             step()
+    if gallery:
+        gallery.write()
     if args.json:
         print(json.dumps({"device": segmenter.session.device, "images": rows, "failed": failed}, indent=2))
     elif loud:
@@ -102,16 +112,26 @@ def run(args: argparse.Namespace) -> int:
     return report(failed, len(images), "caffe-fcn segment")
 
 
+def _gallery(images: list[Path], args: argparse.Namespace) -> Gallery | None:
+    if not args.html:
+        return None
+    from caffe_fcn.report.segmentation import Gallery
+
+    return Gallery(args.html, args.model, images)
+
+
 def finisher(
-    images: list[Path], args: argparse.Namespace
+    images: list[Path], args: argparse.Namespace, gallery: Gallery | None = None
 ) -> Callable[[Path, np.ndarray, list[Labels]], list[Row]]:
-    """What writes an image's files into the folder `args.out`.
+    """What writes an image's files into the folder `args.out`, and puts it on the page.
 
     Raises CaffeError if files of two images would have one name.
     """
     names, out = _names(images), Path(args.out)
 
     def finish(path: Path, image: np.ndarray, found: list[Labels]) -> list[Row]:
+        if gallery:
+            gallery.add(path, image, found)
         several = len(found) > 1
         files = [f"{names[path]}.{file_name(x.output)}" if several else names[path] for x in found]
         return [
@@ -127,7 +147,12 @@ def work(segmenter: Segmenter, args: argparse.Namespace, finish: Any) -> Work[An
         # A GPU computes one batch while it copies the next; recorded graphs take turns.
         lanes = 2 if segmenter.session.device != "cpu" and not segmenter.session.captures else 1
         batch = segmenter.count or args.batch
-        return Work(segmenter.prepare, segmenter.label, finish, batch, lanes)
+        label_whole = segmenter.label
+        if getattr(args, "html", None):
+            from caffe_fcn.report.segmentation import label_and_confidence
+
+            label_whole = partial(label_and_confidence, segmenter)
+        return Work(segmenter.prepare, label_whole, finish, batch, lanes)
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # whoever asks for tiles means large images

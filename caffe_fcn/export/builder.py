@@ -6,7 +6,7 @@ numbers and a few nodes on the input's Shape where they are symbols.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -28,8 +28,9 @@ ONNX_TYPES = {
 
 
 class Builder:
-    def __init__(self, name: str, opset: int) -> None:
+    def __init__(self, name: str, opset: int, reserved: Container[str] = ()) -> None:
         self.graph = Graph(name)
+        self.reserved = reserved  # names that tensors are to get in the end, the blobs'
         self.opset = opset
         self.layer = ""  # the layer being lowered; its nodes are named after it
         self._sources: dict[str, tuple[str, int]] = {}  # symbol -> input, axis
@@ -63,7 +64,7 @@ class Builder:
         key = (a.dtype.str, a.shape, a.tobytes()) if a.size <= 64 else None
         if key is None or key not in self._small:
             self._serial += 1
-            name = f"{self.layer}/const_{self._serial}" if key is None else f"const_{self._serial}"
+            name = self._own(f"{self.layer}/const_{self._serial}" if key is None else f"const_{self._serial}")
             self.graph.constants[name] = a
             if key is None:
                 return name
@@ -78,7 +79,7 @@ class Builder:
         array = blob.data if array is None else array
         key = (array.__array_interface__["data"][0], array.shape, array.strides)
         if array.size == 0 or key not in self._arrays:
-            full = self.fresh(f"{self.layer}.{name}", self.graph.constants)
+            full = self.fresh(self._own(f"{self.layer}.{name}"), self.graph.constants)
             self.graph.constants[full] = array
             self._arrays[key] = full
         return self._arrays[key]
@@ -140,7 +141,7 @@ class Builder:
         """Add one node; return the name of its output, or the names if `outputs` says several."""
         self._serial += 1
         stem = f"{self.layer}/{op}_{self._serial}"
-        tops = [stem if outputs == 1 else f"{stem}_{i}" for i in range(outputs)]
+        tops = [self._own(stem if outputs == 1 else f"{stem}_{i}") for i in range(outputs)]
         self.graph.nodes.append(Node(op, [str(i) for i in inputs], tops, attributes, stem, self.layer))
         return tops[0] if outputs == 1 else tops
 
@@ -161,6 +162,12 @@ class Builder:
     def reshape(self, value: Value | str, shape: Shape) -> str:
         """`value` in another shape of as many elements."""
         return self.op("Reshape", value, self.ints(shape), allowzero=1)
+
+    def _own(self, name: str) -> str:
+        """A name of the builder's own making, so that no blob is called so too."""
+        while name in self.reserved:
+            name += "_"
+        return name
 
     @staticmethod
     def fresh(name: str, taken: Any) -> str:

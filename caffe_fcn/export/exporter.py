@@ -50,6 +50,8 @@ def export(
         CaffeError: an output that the net does not have.
     """
     wanted = list(outputs or net.outputs)
+    if not wanted:
+        raise CaffeError(f"{net.path}: the net has no outputs", "name a blob to stop at: --output BLOB")
     for name in wanted:
         if name not in net.blobs:
             raise CaffeError(f"{net.path}: no blob '{name}' in the net", nearest(name, net.blobs))
@@ -128,7 +130,7 @@ class _Walk:
 
     def __init__(self, net: Net, inputs: Mapping[str, Shape], needed: set[int], opset: int) -> None:
         self.net, self.inputs, self.needed = net, inputs, needed
-        self.builder = Builder(net.name, opset)
+        self.builder = Builder(net.name, opset, net.blob_index)
         self.current: dict[int, Value] = {}  # blob -> the tensor that holds it now
         self.names: dict[str, str] = {}  # tensor as the builder named it -> as it is to be called
 
@@ -143,6 +145,10 @@ class _Walk:
         if layer.param.type == "Input":
             for t in tops:
                 name = self.net.blob_names[t]
+                if not name or "\0" in name:
+                    layer.unsupported(
+                        f"its top is called {name!r}, which is no name to ONNX", "give it another"
+                    )
                 self.current[t] = self.builder.input(name, self.inputs[name])
             return
         if layer.no_onnx:

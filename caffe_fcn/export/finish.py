@@ -35,6 +35,10 @@ def preprocess(graph: Graph, pixels: Pixels) -> None:
     if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4 or graph.inputs[0].shape[1] != 3:
         has = ", ".join(f"{v.name} {v.shape}" for v in graph.inputs)
         raise CaffeError(f"--preprocess needs one input of 3 channels (N, 3, H, W); the net has {has}")
+    # A net may have blobs of the names that are used here, its input among them.
+    ours = {"image", *(f"preprocess/{op}" for op in ("Gather", "Transpose", "Cast", "Sub"))}
+    taken = graph.names()
+    graph.rename({name: Builder.fresh(f"{name}/float", taken) for name in ours & taken})
     data = graph.inputs[0]
     n, _, h, w = data.shape
     graph.inputs[0] = Value("image", (n, h, w, 3), np.uint8)
@@ -106,7 +110,8 @@ def describe(graph: Graph, scores: Sequence[Value], pixels: Pixels, embedded: bo
     shapes: dict[Shape, None] = dict.fromkeys(v.shape for v in scores)
     classes = {s[1]: s for s in shapes if len(s) > 1}.values()  # one shape for each number of them
     sides = {v.shape[1:3] if v.dtype == np.uint8 else v.shape[2:] for v in graph.inputs}
-    sets = {s: labels_of(s, list(classes)) for s in shapes if len(s) == 4 and s[2:] in sides}
+    dense: list[Shape] = [s for s in shapes if len(s) == 4 and s[2:] in sides]
+    sets = {s: labels_of(s, list(classes)) for s in dense}
     pairs = [(out.name, sets.get(v.shape)) for out, v in zip(graph.outputs, scores, strict=True)]
     known = {name: found for name, found in pairs if found}
     if known:

@@ -43,7 +43,13 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)  # every blob, under its tensor's name
+    rounded: set[str] = field(default_factory=set)  # constants that are float16 in the file
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the constants in the file."""
+        return sum(a.nbytes // (2 if n in self.rounded else 1) for n, a in self.constants.items())
 
     def producer(self, name: str) -> Node | None:
         """The node that computes a tensor; None for inputs and constants."""
@@ -63,9 +69,11 @@ class Graph:
         for node in self.nodes:
             node.inputs = [names.get(n, n) for n in node.inputs]
             node.outputs = [names.get(n, n) for n in node.outputs]
+        self.inputs = [v._replace(name=names.get(v.name, v.name)) for v in self.inputs]
         self.outputs = [v._replace(name=names.get(v.name, v.name)) for v in self.outputs]
         self.values = {names.get(n, n): v._replace(name=names.get(n, n)) for n, v in self.values.items()}
         self.constants = {names.get(n, n): a for n, a in self.constants.items()}
+        self.rounded = {names.get(n, n) for n in self.rounded}
 
     def prune(self, keep: Iterable[str] = ()) -> None:
         """Drop the nodes and constants that no output (and nothing in `keep`) depends on."""

@@ -8,9 +8,9 @@ protobuf allows: fields may come in any order.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import onnx
@@ -51,32 +51,68 @@ def write(
     Raises:
         CaffeError: the path cannot be written; nothing is left behind.
     """
-    size = sum(array.nbytes for array in graph.constants.values())
-    model = _model(graph, opset, ir_version)
-    outside = [n for n, a in graph.constants.items() if a.nbytes >= 1024] if external or size > LIMIT else []
+    model, tensors = _model(graph, opset, ir_version), _tensors(graph)
+    outside = [t.name for t in tensors if t.nbytes >= 1024] if external or graph.nbytes > LIMIT else []
     target = Path(path)
     if not outside:
         with atomic_write(target) as file:
-            return _write_model(file, model, [_tensor(n, a) for n, a in graph.constants.items()], progress)
+            return _write_model(file, model, [(t.header(), t) for t in tensors], progress)
     data = target.with_name(target.name + ".data")
     with atomic_write(data) as side, atomic_write(target) as file:
-        tensors: list[tuple[onnx.TensorProto, np.ndarray | None]] = []
-        for name, array in graph.constants.items():
-            if name in outside:
-                tensors.append((_outside(name, array, side, data.name, progress), None))
+        parts: list[tuple[onnx.TensorProto, Tensor | None]] = []
+        for tensor in tensors:
+            if tensor.name in outside:
+                parts.append((_outside(tensor, side, data.name, progress), None))
             else:
-                tensors.append(_tensor(name, array))
-        return _write_model(file, model, tensors, progress) + side.tell()
+                parts.append((tensor.header(), tensor))
+        return _write_model(file, model, parts, progress) + side.tell()
 
 
 def to_model(graph: Graph, opset: int, ir_version: int = IR_VERSION) -> onnx.ModelProto:
     """The whole model in memory, for small graphs and for onnx's checker."""
     model = _model(graph, opset, ir_version)
-    for name, array in graph.constants.items():
-        tensor, data = _tensor(name, array)
-        tensor.raw_data = b"".join(_pieces(data))
-        model.graph.initializer.append(tensor)
+    for tensor in _tensors(graph):
+        proto = tensor.header()
+        proto.raw_data = b"".join(tensor.pieces())
+        model.graph.initializer.append(proto)
     return model
+
+
+class Tensor(NamedTuple):
+    """A constant as it is written."""
+
+    name: str
+    array: np.ndarray
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.size * self.dtype.itemsize
+
+    def header(self) -> onnx.TensorProto:
+        """All but the bytes."""
+        data_type = ONNX_TYPES[self.dtype.type]
+        return onnx.TensorProto(name=self.name, dims=self.array.shape, data_type=data_type)
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The bytes in order, a chunk at a time; no copy if they lie there in one piece."""
+        rows = self.array.reshape(-1) if self.array.flags.c_contiguous else self.array
+        step = max(1, CHUNK // max(1, rows[:1].nbytes))
+        for i in range(0, len(rows) if rows.size else 0, step):
+            yield self._converted(rows[i : i + step]).reshape(-1).view(np.uint8).data
+
+    def _converted(self, part: np.ndarray) -> np.ndarray:
+        try:
+            with np.errstate(over="raise"):
+                return np.ascontiguousarray(part, self.dtype)
+        except FloatingPointError as error:
+            problem = f"'{self.name}' holds {np.abs(part).max():g}, more than float16 can"
+            raise CaffeError(problem, "keep its layer with --keep-fp32") from error
+
+
+def _tensors(graph: Graph) -> list[Tensor]:
+    half = np.dtype(np.float16)
+    return [Tensor(n, a, half if n in graph.rounded else a.dtype) for n, a in graph.constants.items()]
 
 
 def _model(graph: Graph, opset: int, ir_version: int) -> onnx.ModelProto:
@@ -109,56 +145,44 @@ def _info(value: Value) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(value.name, ONNX_TYPES[value.dtype], dims)
 
 
-def _tensor(name: str, array: np.ndarray) -> tuple[onnx.TensorProto, np.ndarray]:
-    """A TensorProto without its bytes, and the array that holds these."""
-    return onnx.TensorProto(name=name, dims=array.shape, data_type=ONNX_TYPES[array.dtype.type]), array
-
-
-def _outside(name: str, array: np.ndarray, side: BinaryIO, location: str, progress: Any) -> onnx.TensorProto:
-    """Append an array to the side file; the TensorProto that points at it."""
+def _outside(tensor: Tensor, side: BinaryIO, location: str, progress: Any) -> onnx.TensorProto:
+    """Append a tensor to the side file; the TensorProto that points at it."""
     side.write(b"\0" * (-side.tell() % 4096))  # page-aligned, so that readers can map it
     start = side.tell()
-    _copy(array, side, progress)
-    tensor, _ = _tensor(name, array)
-    tensor.data_location = onnx.TensorProto.EXTERNAL
+    _copy(tensor, side, progress)
+    proto = tensor.header()
+    proto.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", start), ("length", side.tell() - start)):
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor
+        proto.external_data.add(key=key, value=str(value))
+    return proto
 
 
-def _write_model(file: BinaryIO, model: onnx.ModelProto, tensors: list[Any], progress: Any) -> int:
+def _write_model(
+    file: BinaryIO,
+    model: onnx.ModelProto,
+    tensors: Sequence[tuple[onnx.TensorProto, Tensor | None]],
+    progress: Any,
+) -> int:
     """The model, its graph field made of the graph's own bytes and of each tensor's."""
     body = model.graph.SerializeToString()
-    headers = []
-    for tensor, data in tensors:
-        header = tensor.SerializeToString()
-        raw = 0 if data is None else data.nbytes
-        tail = b"" if data is None else encode_head(RAW_FIELD, raw)
-        head = encode_head(INITIALIZER_FIELD, len(header) + len(tail) + raw) + header + tail
-        headers.append((head, data))
-    length = len(body) + sum(len(head) + (0 if data is None else data.nbytes) for head, data in headers)
+    heads = []
+    for proto, tensor in tensors:
+        header = proto.SerializeToString()
+        raw = tensor.nbytes if tensor else 0
+        tail = encode_head(RAW_FIELD, raw) if tensor else b""
+        heads.append(encode_head(INITIALIZER_FIELD, len(header) + len(tail) + raw) + header + tail)
+    length = len(body) + sum(map(len, heads)) + sum(t.nbytes for _, t in tensors if t)
     model.ClearField("graph")
     file.write(model.SerializeToString() + encode_head(GRAPH_FIELD, length) + body)
-    for head, data in headers:
+    for head, (_, tensor) in zip(heads, tensors, strict=True):
         file.write(head)
-        if data is not None:
-            _copy(data, file, progress)
+        if tensor:
+            _copy(tensor, file, progress)
     return file.tell()
 
 
-def _copy(array: np.ndarray, file: BinaryIO, progress: Any) -> None:
-    for piece in _pieces(array):
+def _copy(tensor: Tensor, file: BinaryIO, progress: Any) -> None:
+    for piece in tensor.pieces():
         file.write(piece)
         if progress:
             progress(len(piece))
-
-
-def _pieces(array: np.ndarray) -> Iterator[memoryview]:
-    """The array's bytes in order, a chunk at a time; no copy if it lies in one piece."""
-    if array.flags.c_contiguous:
-        flat = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
-        yield from (flat[i : i + CHUNK].data for i in range(0, flat.size, CHUNK))
-        return
-    rows = max(1, CHUNK // max(1, array[:1].nbytes))
-    for i in range(0, len(array), rows):
-        yield np.ascontiguousarray(array[i : i + rows]).reshape(-1).view(np.uint8).data

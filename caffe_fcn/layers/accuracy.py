@@ -85,4 +85,4 @@ class Accuracy(Layer, bottoms=2, tops=range(1, 3)):
 
     def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
         axis = self.axis(self.param.accuracy_param.axis, len(bottoms[0]))
-        return rng.integers(0, fixed(bottoms[0][axis]), bottoms[1]) if i == 1 else None
+        return rng.integers(0, max(1, fixed(bottoms[0][axis])), bottoms[1]) if i == 1 else None

@@ -42,13 +42,19 @@ class BatchNorm(Layer):
     pointwise = True
 
     def setup(self) -> None:
-        p, beyond = self.param.batch_norm_param, self.fields.get("batch_norm_param", {})
+        p = self.param.batch_norm_param
+        told = {field.name for field, _ in p.ListFields()}
         self.global_stats = p.use_global_stats if p.HasField("use_global_stats") else not self.training
-        self.form, self.scale_first = STOCK, INTEL if "shift_filler" in beyond else XILINX
-        if beyond.get("scale_bias"):
+        self.form, self.scale_first = STOCK, INTEL if "shift_filler" in told else XILINX
+        if p.scale_bias:
             self.form = NVCAFFE
-        elif len(self.param.param) > 3 or any(name.endswith("_filler") for name in beyond):
+        elif len(self.param.param) > 3 or any(name.endswith("_filler") for name in told):
             self.form = self.scale_first
+
+    @property
+    def variant(self) -> str:
+        """Whose BatchNorm it is, if not stock Caffe's."""
+        return f"{self.form.fork}'s BatchNorm of 5 blobs" if self.form.fork else ""
 
     def parameters(self, bottoms: Sequence[Shape]) -> list[Parameter]:
         (bottom,) = bottoms

@@ -100,7 +100,7 @@ class _Classified(_Normalized):
 
     def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
         classes = fixed(bottoms[0][self.axis(self._axis, len(bottoms[0]))])
-        return rng.integers(0, classes, bottoms[1]) if i == 1 else None
+        return rng.integers(0, max(1, classes), bottoms[1]) if i == 1 else None
 
 
 class SoftmaxWithLoss(_Classified):

@@ -129,6 +129,7 @@ class WindowData(_Transformed, tops=2):
         self.check(
             crop > 2 * p.context_pad, f"crop_size {crop} must be more than 2 * context_pad {p.context_pad}"
         )
+        self.check(0 <= p.fg_fraction <= 1, f"fg_fraction {p.fg_fraction} is not between 0 and 1")
 
     @cached_property
     def candidates(self) -> tuple[list[_Window], list[_Window]]:

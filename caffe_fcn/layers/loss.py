@@ -68,7 +68,7 @@ class MultinomialLogisticLoss(_Loss):
         return [onnx_mean(g, onnx_negative_log(g, picked, LOG_THRESHOLD), n)]
 
     def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
-        return rng.integers(0, fixed(bottoms[0][1]), bottoms[1]) if i == 1 else rng.random(bottoms[0])
+        return _labels(bottoms, rng) if i == 1 else rng.random(bottoms[0])
 
 
 class EuclideanLoss(_Loss):
@@ -119,7 +119,7 @@ class HingeLoss(_Loss):
         return [onnx_mean(g, g.op("Mul", terms, terms) if self._squared else terms, n)]
 
     def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
-        return rng.integers(0, fixed(bottoms[0][1]), bottoms[1]) if i == 1 else None
+        return _labels(bottoms, rng) if i == 1 else None
 
 
 class ContrastiveLoss(_Loss, bottoms=3):
@@ -160,6 +160,11 @@ class ContrastiveLoss(_Loss, bottoms=3):
 
     def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
         return rng.integers(0, 2, bottoms[2]) if i == 2 else None
+
+
+def _labels(bottoms: Sequence[Shape], rng: np.random.Generator) -> Array:
+    """For each item one of its classes."""
+    return rng.integers(0, max(1, fixed(product(bottoms[0][1:]))), bottoms[1])
 
 
 def rows(x: Array) -> Array:

@@ -33,13 +33,21 @@ class LRN(Layer):
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         (x,), p = bottoms, self.param.lrn_param
-        if not self.within:
+        if not self.within and p.alpha > 0 and p.beta > 0:  # onnxruntime takes no others
             return [g.op("LRN", x, size=p.local_size, alpha=p.alpha, beta=p.beta, bias=p.k)]
-        size, pad = p.local_size, (p.local_size - 1) // 2
-        squares = g.op("Mul", x, x)
-        mean = g.op("AveragePool", squares, kernel_shape=[size] * 2, pads=[pad] * 4, count_include_pad=1)
-        scale = g.op("Add", g.op("Mul", mean, g.scalar(p.alpha)), g.scalar(1))
+        squares, channels = g.op("Mul", x, x), g.ints([1])
+        if self.within:
+            mean = self._mean(g, squares, [p.local_size] * 2)
+        else:
+            volume = self._mean(g, g.op("Unsqueeze", squares, channels), [p.local_size, 1, 1])
+            mean = g.op("Squeeze", volume, channels)
+        scale = g.op("Add", g.op("Mul", mean, g.scalar(p.alpha)), g.scalar(1 if self.within else p.k))
         return [g.op("Mul", x, g.op("Pow", scale, g.scalar(-p.beta)))]
+
+    @staticmethod
+    def _mean(g: Builder, x: str, kernel: Sequence[int]) -> str:
+        pads = [(size - 1) // 2 for size in kernel]
+        return g.op("AveragePool", x, kernel_shape=list(kernel), pads=pads * 2, count_include_pad=1)
 
     def windows(self, bottoms: Sequence[Shape]) -> list[Window]:
         size = self.param.lrn_param.local_size

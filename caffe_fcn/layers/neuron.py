@@ -280,8 +280,14 @@ class Dropout(_Neuron):
 
     def setup(self) -> None:
         self.ratio = self.param.dropout_param.dropout_ratio
-        self.scale_train = bool(self.fields.get("dropout_param", {}).get("scale_train", True))
+        self.scale_train = self.param.dropout_param.scale_train
         self.check(0 <= self.ratio < 1, f"dropout_ratio {self.ratio} is not in [0, 1)")
+
+    @property
+    def variant(self) -> str:
+        """Bayesian SegNet draws at random in TEST too; what we compute is the mean."""
+        sampled = self.param.dropout_param.sample_weights_test
+        return "the mean of Bayesian SegNet's Dropout, which samples in TEST" if sampled else ""
 
     def apply(self, x: Array) -> Array:
         if not self.training:

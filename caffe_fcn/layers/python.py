@@ -149,17 +149,8 @@ class Python(Layer, bottoms=range(1 << 31), tops=range(1 << 31)):
         return user
 
     def _module(self, name: str) -> ModuleType:
-        try:
-            with _importable([os.getcwd(), _folder(self.where)]):
-                return self._guarded(f"import {name}", lambda: importlib.import_module(name))
-        except PythonLayerError as error:
-            if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == "caffe":
-                self.check(
-                    False,
-                    f"module '{name}' imports caffe, which is not there",
-                    "`python -m caffe_fcn.pycaffe SCRIPT`, or caffe_fcn.pycaffe.install(), provides it",
-                )
-            raise
+        with _importable([os.getcwd(), _folder(self.where)]):
+            return self._guarded(f"import {name}", lambda: importlib.import_module(name))
 
     def _call(self, method: str) -> None:
         action = getattr(self.user, method)
@@ -170,10 +161,20 @@ class Python(Layer, bottoms=range(1 << 31), tops=range(1 << 31)):
         try:
             return action()
         except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
+            frames = traceback.extract_tb(error.__traceback__)
+            last = next((f for f in reversed(frames) if not f.filename.startswith("<frozen")), frames[-1])
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             problem = f"{what} raised {text} ({last.filename}:{last.lineno})"
-            raise PythonLayerError(str(self.where), self.name, self.param.type, problem) from error
+            hint = self._hint(error)
+            raise PythonLayerError(str(self.where), self.name, self.param.type, problem, hint) from error
+
+    def _hint(self, error: Exception) -> str:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing == "caffe":
+            return "`python -m caffe_fcn.pycaffe SCRIPT`, or caffe_fcn.pycaffe.install(), provides caffe"
+        if missing and f"{self.param.python_param.module}.".startswith(f"{missing}."):
+            return f"put its folder on PYTHONPATH; for ONNX it {self.no_onnx}"
+        return ""
 
 
 def _folder(where: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -162,8 +162,9 @@ class Net:
             spec = specs[i] if i < len(specs) else caffe_pb2.ParamSpec()
             layer.blobs.append(self._parameter(layer, i, spec, parameter))
         for i, shape in zip(tops, layer.reshape(shapes), strict=True):
-            layer.check(min(shape, default=0) >= 0, f"its top would be {shape}")
-            layer.check(countable(map(fixed, shape)), f"its top would be {shape}: more than {LARGEST} elements")
+            told = f"its top would be {shape}"
+            layer.check(min(shape, default=0) >= 0, told)
+            layer.check(countable(map(fixed, shape)), f"{told}: more than {LARGEST} elements")
             self.blob_list[i].reshape(*map(fixed, shape))
         for i, filler in zip(tops, layer.initial(), strict=False):
             self.blob_list[i].start(fillers.later(filler))
@@ -202,6 +203,11 @@ class Net:
             return draw(shape)
 
         return fill
+
+    @property
+    def variants(self) -> dict[str, int]:
+        """What layers were taken for whose name several forks have, and how many of them."""
+        return dict(Counter(layer.variant for layer in self.layers if layer.variant))
 
     # --- weights
 

@@ -45,6 +45,7 @@ def copy(net: Net, weights: str | os.PathLike[str] | Iterable[Any]) -> list[str]
         for i, blob in enumerate(blobs):
             if blob is not None:
                 target.blobs[i].store(_fitting(path, layer.name, i, blob, target))
+                target.blobs[i].touched = True
         net.filled.add(layer.name)
     net.ignored = ignored
     empty = [n for n, layer in net.layer_dict.items() if layer.blobs and n not in net.filled]

@@ -13,6 +13,7 @@ import logging
 import time
 from typing import Any
 
+from caffe_fcn import net_spec
 from caffe_fcn.blob import Blob
 from caffe_fcn.errors import CaffeError, CaffeWarning
 from caffe_fcn.fillers import seed as set_random_seed
@@ -20,7 +21,8 @@ from caffe_fcn.layers import LAYERS
 from caffe_fcn.layers.python import PythonLayer as Layer
 from caffe_fcn.net import TEST, TRAIN
 from caffe_fcn.net_spec import NetSpec, layers, params, to_proto
-from caffe_fcn.pycaffe import classifier, coord_map, detector, draw, io, net, proto
+from caffe_fcn.pycaffe import classifier, coord_map, detector, draw, io, proto
+from caffe_fcn.pycaffe import net as pycaffe
 from caffe_fcn.pycaffe.classifier import Classifier
 from caffe_fcn.pycaffe.detector import Detector
 from caffe_fcn.pycaffe.engine import set_device, set_engine, set_mode_cpu, set_mode_gpu
@@ -47,9 +49,9 @@ __all__ = [
     "NCCL", "TEST", "TRAIN", "AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "Blob", "CaffeError",
     "CaffeWarning", "Classifier", "Detector", "Layer", "NesterovSolver", "Net", "NetSpec", "RMSPropSolver",
     "SGDSolver", "Timer", "classifier", "coord_map", "detector", "draw", "get_solver", "has_nccl", "init_log",
-    "install", "io", "layer_type_list", "layers", "log", "net", "params", "proto", "set_device", "set_engine",
-    "set_mode_cpu", "set_mode_gpu", "set_multiprocess", "set_random_seed", "set_solver_count",
-    "set_solver_rank", "solver_count", "solver_rank", "to_proto",
+    "install", "io", "layer_type_list", "layers", "log", "net_spec", "params", "proto", "pycaffe",
+    "set_device", "set_engine", "set_mode_cpu", "set_mode_gpu", "set_multiprocess", "set_random_seed",
+    "set_solver_count", "set_solver_rank", "solver_count", "solver_rank", "to_proto",
 ]  # fmt: skip
 
 __version__ = "1.0.0"  # of the Caffe whose semantics these are

@@ -36,6 +36,7 @@ class Net(core.Net):
         super().__init__(network_file, *args, **named)
         self._onnx: OnnxEngine | None = None
         self._numpy_only = False  # for onnxruntime cannot run it; said once
+        self._asked: set[str] = set()  # inner blobs that the caller of `forward` wants
         self._before: list[Callable[[int], Any]] = []
         self._after: list[Callable[[int], Any]] = []
 
@@ -87,6 +88,17 @@ class Net(core.Net):
 
     # --- running
 
+    def forward(
+        self,
+        blobs: Sequence[str] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        **inputs: Any,
+    ) -> dict[str, np.ndarray]:
+        """Run the net, or its layers from `start` to `end`; see `caffe_fcn.net.Net.forward`."""
+        self._asked = set(blobs or ())
+        return super().forward(blobs, start, end, **inputs)
+
     def forward_range(self, start: int, end: int) -> float:
         """Run layers start..end, both included; returns the weighted sum of their losses."""
         whole = start == 0 and end == len(self.layers) - 1
@@ -122,7 +134,7 @@ class Net(core.Net):
         why = obstacle(self)
         try:
             if not why:
-                self._onnx.run()
+                self._onnx.run(self._asked)
         except UnsupportedError as error:
             why = f"layer '{error.layer}' ({error.type}) {error.problem}"
         self._numpy_only = bool(why)

@@ -59,8 +59,8 @@ class OnnxEngine:
         # Removes the file of a large graph, which the session may read as long as there is one.
         self._drop: Callable[[], Any] = lambda: None
 
-    def run(self) -> None:
-        """One forward pass over the whole net.
+    def run(self, asked: Iterable[str] = ()) -> None:
+        """One forward pass over the whole net; `asked` are inner blobs to fetch with it.
 
         Raises:
             UnsupportedError: a layer has no counterpart in ONNX.
@@ -72,21 +72,23 @@ class OnnxEngine:
         if fed != self._fed:
             net.reshape()
             self._fed, self._shapes = fed, [blob.shape for blob in net.blob_list]
-        wanted = [*self._outputs, *self._wanted()]
+        wanted = [*self._outputs, *self._wanted(set(asked))]
         if not self._fits() or self._written() or not set(wanted) <= set(self._given):
             self._make()
+        for blob in net.blob_list:
+            blob.touched = False
         got = self._forward({name: net.blobs[name].peek().copy() for name in net.inputs}, wanted)
         for i, name in enumerate(net.blob_names):
             if name not in got and name not in fed:
                 net.blob_list[i].defer(self._shapes[i], partial(self._fetch, name))
         self._store(got)
 
-    def _wanted(self) -> set[str]:
-        """The inner blobs that somebody looks at: those read since the last pass, or viewed right now."""
+    def _wanted(self, asked: set[str]) -> set[str]:
+        """The inner blobs that somebody looks at: asked for, read since the last pass, viewed right now."""
         first = self._session is None  # what was read before any pass says nothing
         known = {*self._outputs, *self.net.inputs}
         inner = {name: blob for name, blob in self.net.blobs.items() if name not in known}
-        read = {name for name, blob in inner.items() if blob.held or (blob.touched and not first)}
+        read = {name for name, b in inner.items() if name in asked or b.held or (b.touched and not first)}
         self._read |= read
         return read
 
@@ -104,6 +106,7 @@ class OnnxEngine:
         self._stamps = {id(blob): _stamp(blob) for blob in self._parameters()}
         graph = export(self.net, self._given).graph
         passes.run(graph)
+        self._session = None  # its memory goes before that of the next one is taken
         self._session = self._start(graph)
         for blob in self._parameters():
             blob.touched = False

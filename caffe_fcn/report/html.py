@@ -93,6 +93,7 @@ def _row(row: Row, told: Mapping[str, Any], formulas: _Formulas) -> dict[str, An
         "tops": row.tops,
         "inPlace": row.in_place,
         "window": window_text(row.windows, row.group),
+        "strided": _strided(row),
         "shapes": formulas.sizes(told, "shapes"),
         "parameters": row.parameters,
         "learning": row.learning,
@@ -104,6 +105,13 @@ def _row(row: Row, told: Mapping[str, Any], formulas: _Formulas) -> dict[str, An
         "axes": [[float(v) if v is not None else None for v in vars(axis).values()] for axis in row.axes],
     }
     return {key: value for key, value in found.items() if value not in ("", [], 0, False)}
+
+
+def _strided(row: Row) -> list[dict[str, int]]:
+    """The windows of a convolution that takes steps, for what Caffe makes of too small an input."""
+    if graph.kind(row.type) != "conv" or all(w.stride == 1 for w in row.windows):
+        return []
+    return [{"reach": w.reach, "pad": w.pad, "stride": w.stride} for w in row.windows]
 
 
 def _crop(crop: Mapping[str, Any], formulas: _Formulas) -> dict[str, Any]:

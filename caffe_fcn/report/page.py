@@ -28,7 +28,7 @@ def page(
     styles: tuple[str, ...] = (),
     policy: str = POLICY,
 ) -> str:
-    """The template `NAME.html` in the frame of all pages, with more styles and scripts beside the common ones.
+    """The template `NAME.html` in the frame of all pages, with styles and scripts beside the common ones.
 
     `parts` take the place of `{{key}}` in the template; they are HTML, escaped by whoever made them.
     Scripts are templates too, put one behind the other into one function of their own.

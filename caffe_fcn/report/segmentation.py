@@ -29,7 +29,7 @@ class Sure(Labels):
     confidence: np.ndarray | None = None  # None where the model gives labels only
 
 
-def label(segmenter: Segmenter, prepared: Sequence[np.ndarray]) -> list[list[Labels]]:
+def label_and_confidence(segmenter: Segmenter, prepared: Sequence[np.ndarray]) -> list[list[Labels]]:
     """What `segmenter.label` gives, and how sure the net is where the model gives scores."""
     values = segmenter.run(prepared)
     found: list[list[Labels]] = []
@@ -79,7 +79,9 @@ def _output(labels: Labels, size: tuple[int, int]) -> dict[str, Any]:
     from PIL import Image
 
     shown = _nearest(labels.labels, size)
-    bytes_ = np.stack([shown & 255, shown >> 8, np.zeros_like(shown)], axis=-1) if shown.max() > 255 else shown
+    bytes_ = (
+        np.stack([shown & 255, shown >> 8, np.zeros_like(shown)], axis=-1) if shown.max() > 255 else shown
+    )
     sure = labels.confidence if isinstance(labels, Sure) else None
     found: dict[str, Any] = {
         "name": labels.output,
@@ -109,9 +111,7 @@ def _classes(labels: Labels, sure: np.ndarray | None) -> list[dict[str, Any]]:
 
 def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) at another size (width, height), each pixel the nearest value."""
-    rows, columns = (
-        np.arange(n) * have // n for n, have in zip(size[::-1], values.shape, strict=True)
-    )
+    rows, columns = (np.arange(n) * have // n for n, have in zip(size[::-1], values.shape, strict=True))
     return values if values.shape == size[::-1] else values[rows[:, None], columns]
 
 

@@ -30,7 +30,8 @@ def statistics(values: np.ndarray) -> Statistics:
     least, most, total, squares, zeros, odd = np.inf, -np.inf, 0.0, 0.0, 0, 0
     for start in range(0, flat.size, CHUNK):
         piece = flat[start : start + CHUNK]
-        square = float(np.dot(piece, piece))
+        with np.errstate(over="ignore"):
+            square = float(np.dot(piece, piece))
         if not np.isfinite(square):
             fine = piece[np.isfinite(piece)].astype(np.float64)
             odd += piece.size - fine.size

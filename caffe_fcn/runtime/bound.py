@@ -23,7 +23,7 @@ class Bound:
     def __init__(self, session: Session, shapes: Mapping[str, Sequence[int]], graph: int | None) -> None:
         self.inputs = {n: np.zeros(tuple(shape), session.dtype(n)) for n, shape in shapes.items()}
         self._session, self._graph = session, graph
-        self._place = ("cpu", 0) if graph is None else ("cuda", session.device_id)
+        self._place = ("cpu", 0) if graph is None else (session.device, session.device_id)
         self._binding = session.session.io_binding()
         self._there: dict[str, Any] = {}  # inputs on the GPU
         self._outputs: dict[str, Any] = {}

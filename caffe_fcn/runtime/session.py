@@ -39,6 +39,7 @@ class Session:
         cache: folder of TensorRT's engines; one in the user's cache folder by default.
         profile: for TensorRT, of each input the smallest shape, the one to be fastest at, and the largest.
             Without one it builds another engine whenever a size lies outside all before.
+        options: further attributes of onnxruntime's SessionOptions, or config entries ("session. ...").
 
     Raises:
         DeviceError: the device cannot be had.
@@ -57,6 +58,7 @@ class Session:
         cuda_graphs: bool = True,
         cache: str | os.PathLike[str] | None = None,
         profile: Profile | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         data = path if isinstance(path, bytes) else None
         self.path = "<bytes>" if isinstance(path, bytes) else os.fspath(path)
@@ -65,7 +67,7 @@ class Session:
         self.fixed = all(None not in shape[1:] for shape in declared.values())
         wish = Wish(device, device_id, self.fixed, tf32, cuda_graphs and self.fixed, cache, profile or {})
         # Memory planned ahead for each shape is worth its while only where there is one shape.
-        settings = {"intra_op_num_threads": threads, "enable_mem_pattern": self.fixed}
+        settings = {"intra_op_num_threads": threads, "enable_mem_pattern": self.fixed, **(options or {})}
         if not optimize:
             import onnxruntime as ort
 

@@ -31,7 +31,7 @@ def start(source: str | bytes, path: str, wish: Wish, settings: dict[str, Any]) 
     Args:
         source: the file, or its bytes; `path` is what messages call it.
         wish: device and options.
-        settings: attributes of onnxruntime's SessionOptions.
+        settings: attributes of onnxruntime's SessionOptions, and config entries, which have a dot in them.
 
     Raises:
         DeviceError: the device asked for cannot be had.
@@ -87,8 +87,14 @@ def _refuse_other(path: str, wish: Wish, device: str) -> None:
 def _options(ort: Any, settings: dict[str, Any]) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised, not printed
+    # Threads that wait spin by default, on cores that others need: reading and writing images, other
+    # sessions. On two cores that are shared it doubles the time of a pass; alone they gain nothing by it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for name, value in settings.items():
-        setattr(options, name, value)
+        if "." in name:
+            options.add_session_config_entry(name, value)
+        else:
+            setattr(options, name, value)
     return options
 
 

@@ -15,6 +15,7 @@ from caffe_fcn.tracing.walk import SPATIAL, Walk, inserted
 
 #: What the elements along a spatial axis are called.
 ELEMENTS = {"D": "slices", "H": "rows", "W": "columns"}
+STEPS = 1 << 18  # layers that are gone through to derive offsets
 
 
 def rows(walked: Walk, learned: list[Learning], splits: bool) -> tuple[list[Row], Totals]:
@@ -47,8 +48,10 @@ def rows(walked: Walk, learned: list[Learning], splits: bool) -> tuple[list[Row]
 
 
 def crops(walked: Walk) -> dict[int, Crop]:
-    """Every Crop layer, by its index."""
-    return {i: _crop(walked, i) for i, layer in enumerate(walked.net.layers) if layer.param.type == "Crop"}
+    """Every Crop layer, by its index. In a net of thousands, offsets are derived for the first of them."""
+    layers = walked.net.layers
+    found = [i for i, layer in enumerate(layers) if layer.type == "Crop"]
+    return {i: _crop(walked, i, n * len(layers) < STEPS) for n, i in enumerate(found)}
 
 
 def axis_name(axis: int, rank: int) -> str:
@@ -57,12 +60,14 @@ def axis_name(axis: int, rank: int) -> str:
     return ELEMENTS[spatial[axis - 2]] if axis >= 2 and spatial else f"axis {axis}"
 
 
-def _crop(walked: Walk, index: int) -> Crop:
+def _crop(walked: Walk, index: int, derive: bool) -> Crop:
     layer, (data, reference) = walked.net.layers[index], walked.bottoms[index]
     rank = len(data)
     derived: dict[int, int] = {}
     problem = ""
     try:
+        if not derive:
+            raise CaffeError("the net is too large to derive every offset")
         first, offsets = crop_window(between(layer.param.bottom[0], layer.param.bottom[1], walked.net))
         derived = dict(enumerate(_each(offsets, rank - first), first))
     except CaffeError as error:

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from math import lcm, prod
 
 import numpy as np
@@ -16,6 +17,7 @@ from caffe_fcn.tracing.model import Crop, Cut, Step, Why
 from caffe_fcn.tracing.sizes import number, numbers, over, period, pixels
 from caffe_fcn.tracing.walk import Walk
 
+MOST = 32  # Crops that are explained
 LONGEST = 1024  # sizes that are gone through for the least and the most of something
 LARGEST = 1 << 14  # pixels; no net needs more
 
@@ -23,10 +25,10 @@ LARGEST = 1 << 14  # pixels; no net needs more
 def explain(walked: Walk, crops: Mapping[int, Crop]) -> list[Why]:
     """The arithmetic of every Crop along a symbol, and of the large pad that makes room for it.
 
-    Axes that behave alike are told of once.
+    Axes that behave alike are told of once. Of very many Crops the first are explained.
     """
     whys: dict[str, Why] = {}
-    cases = {index: _cases(walked, index, crop) for index, crop in crops.items()}
+    cases = {index: _cases(walked, index, crop) for index, crop in islice(crops.items(), MOST)}
     told: list[_Case] = []
     for case in (case for each in cases.values() for case in each):
         before = next((other for other in told if case.alike(other)), None)

@@ -11,9 +11,9 @@ from types import ModuleType
 
 from caffe_fcn.errors import CaffeError, nearest
 from caffe_fcn.export.graph import Graph
-from caffe_fcn.export.passes import border, crop_in_deconvolution, group_deconvolution
+from caffe_fcn.export.passes import border, crop_in_deconvolution, group_deconvolution, merge_affine
 
-PASSES: Sequence[ModuleType] = (group_deconvolution, crop_in_deconvolution, border)
+PASSES: Sequence[ModuleType] = (merge_affine, group_deconvolution, crop_in_deconvolution, border)
 
 
 def run(graph: Graph, skip: Iterable[str] = (), compute: border.Compute | None = None) -> dict[str, int]:

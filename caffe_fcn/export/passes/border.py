@@ -48,8 +48,8 @@ def apply(graph: Graph) -> int:
 def store(graph: Graph, compute: Compute) -> None:
     """Keep the borders of fixed sizes as constants.
 
-    `compute(graph, inputs)` runs a graph in onnxruntime, which would compute them itself when it loads the file,
-    but by other kernels than those of the plain graph, so that the last bits differ.
+    `compute(graph, inputs)` runs a graph in onnxruntime, which would compute them itself when it loads the
+    file, but by other kernels than those of the plain graph, so that the last bits differ.
     """
     known, loose = set(graph.constants), []
     for node in graph.nodes:
@@ -58,19 +58,22 @@ def store(graph: Graph, compute: Compute) -> None:
             loose.append(node)
     local = [node for node in loose if node.op in WINDOWED | POINTWISE]
     read = {name for node in graph.nodes if node not in local for name in node.inputs}
-    made = [name for node in local for name in node.outputs if name in read]
-    if not made:
-        return
-    anything = tuple(Extent.symbol(axis, 1) for axis in "nchw")
-    part = Graph("border", outputs=[Value(name, anything) for name in made], nodes=loose)
-    part.constants = graph.constants
-    part.prune()
-    first = {node.inputs[0] for node in part.nodes if node.op == "Conv"} & set(part.constants)
-    canvases = {name: part.constants.pop(name) for name in first}  # as inputs, or they would be folded again
-    part.inputs = [Value(name, array.shape) for name, array in canvases.items()]
-    graph.constants.update(compute(part, canvases))
-    graph.nodes = [node for node in graph.nodes if not set(node.outputs) & set(made)]
+    for node in local:  # one after the other, so that few weights are in memory at a time
+        if read.intersection(node.outputs):
+            graph.constants.update(_computed(graph, node.outputs[0], loose, compute))
+            loose = loose[loose.index(node) + 1 :]
+            graph.nodes.remove(node)
     graph.prune()
+
+
+def _computed(graph: Graph, name: str, nodes: list[Node], compute: Compute) -> Mapping[str, np.ndarray]:
+    anything = tuple(Extent.symbol(axis, 1) for axis in "nchw")
+    part = Graph("border", outputs=[Value(name, anything)], nodes=nodes, constants=graph.constants)
+    part.prune()
+    data = {node.inputs[0] for node in part.nodes} & set(part.constants)
+    inputs = {n: part.constants.pop(n) for n in data}  # were they constants, all would be folded
+    part.inputs = [Value(n, array.shape) for n, array in inputs.items()]
+    return compute(part, inputs)
 
 
 class _Split:

@@ -30,6 +30,7 @@ def apply(graph: Graph) -> int:
         node.inputs[1] = name
         node.attributes["group"] = channels
         changed += 1
+    graph.prune()
     return changed
 
 

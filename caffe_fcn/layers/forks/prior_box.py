@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Value, fixed, np
 from caffe_fcn.numeric.boxes import prior_boxes, prior_sizes
 
@@ -24,16 +26,14 @@ class PriorBox(Layer, bottoms=2):
         beyond = sorted(self.fields.get("prior_box_param", {}))
         self.check(not beyond, f"prior_box_param of another fork: {', '.join(beyond)} is not known here")
         self.check(len(p.min_size) > 0, "min_size is missing")
-        self.check(min(p.min_size, default=1) > 0, f"min_size {list(p.min_size)} must be positive")
+        for name in ("min_size", "max_size", "variance", "aspect_ratio"):
+            values = list(getattr(p, name))
+            self.check(all(0 < v < math.inf for v in values), f"{name} {values} must be positive and finite")
         told = f"{len(p.max_size)} max_size for {len(p.min_size)} min_size"
         self.check(len(p.max_size) in (0, len(p.min_size)), told, "give one for each, or none")
         for low, high in zip(p.min_size, p.max_size, strict=False):
             self.check(high > low, f"max_size {high:g} must be greater than min_size {low:g}")
         self.check(len(p.variance) in (0, 1, 4), f"{len(p.variance)} variance, give 1 or 4")
-        self.check(min(p.variance, default=1) > 0, f"variance {list(p.variance)} must be positive")
-        self.check(
-            min(p.aspect_ratio, default=1) > 0, f"aspect_ratio {list(p.aspect_ratio)} must be positive"
-        )
         for plain in ("img", "step"):
             self._check_pair(plain)
 

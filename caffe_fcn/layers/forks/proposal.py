@@ -6,6 +6,7 @@ caffe-windows has too.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import NamedTuple
 
@@ -51,9 +52,8 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
         for name in ("feat_stride", "base_size", "pre_nms_topn", "post_nms_topn"):
             self.check(getattr(p, name) > 0, f"{name} {getattr(p, name)} must be positive")
         for name in ("ratio", "scale"):
-            self.check(
-                min(getattr(p, name), default=1) > 0, f"{name} {list(getattr(p, name))} must be positive"
-            )
+            values = list(getattr(p, name))
+            self.check(all(0 < v < math.inf for v in values), f"{name} {values} must be positive and finite")
 
     @cached_property
     def plan(self) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from functools import cached_property
 from typing import Any
@@ -30,26 +31,33 @@ class _FasterProposal(Proposal):
         self.check(
             bottoms == 3 and tops in (1, 2), f"takes 3 bottoms and 1 or 2 tops, got {bottoms} and {tops}"
         )
-        self.check(self.plan.stride > 0, "feat_stride must be positive")
 
     @cached_property
     def plan(self) -> Plan:
         """From `param_str`."""
-        told = self._told()
+        told = {"ratios": RATIOS, "scales": SCALES, **self._told()}
         self.check("feat_stride" in told, "feat_stride is missing in param_str")
-        cell = anchors(16, told.get("ratios", RATIOS), told.get("scales", SCALES))
-        return Plan(cell, told["feat_stride"], 6000, 300, 0.7, 16, leave_out=True)
+        (stride, *more), ratios, scales = (
+            self._numbers(name, told[name]) for name in ("feat_stride", "ratios", "scales")
+        )
+        self.check(stride.is_integer() and not more, f"feat_stride {told['feat_stride']} is no whole number")
+        return Plan(anchors(16, ratios, scales), int(stride), 6000, 300, 0.7, 16, leave_out=True)
 
     def _told(self) -> dict[str, Any]:
         text = self.param.python_param.param_str
+        quoted = re.sub(r"['\"]?(\w+)['\"]?\s*:", r"'\1':", text.strip(" {}\n"))
         try:
-            found = ast.literal_eval(
-                "{" + re.sub(r"['\"]?(\w+)['\"]?\s*:", r"'\1':", text.strip(" {}\n")) + "}"
-            )
-        except (SyntaxError, ValueError):
+            found = ast.literal_eval("{" + quoted + "}")
+        except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
             found = None
-        self.check(isinstance(found, dict), f"param_str {text!r} is no list of names and values")
+        self.check(isinstance(found, dict), f"param_str {text[:80]!r} is no list of names and values")
         return dict(found)
+
+    def _numbers(self, name: str, told: Any) -> list[float]:
+        values = list(told) if isinstance(told, (list, tuple)) else [told]
+        fits = bool(values) and all(isinstance(v, (int, float)) and 0 < v < math.inf for v in values)
+        self.check(fits, f"{name} {told} in param_str must be positive and finite")
+        return [float(v) for v in values]
 
     def _shapes(self) -> list[Shape]:
         shapes: list[Shape] = [(self.plan.after, 5), (self.plan.after, 1)]

@@ -226,7 +226,7 @@ class Upsample(_Resampled, bottoms=range(1, 3)):
     @property
     def variant(self) -> str:
         """Whose Upsample it is."""
-        return "SegNet's Upsample, by a mask" if self.masked else "the Upsample that repeats elements"
+        return "SegNet's Upsample, by a mask" if self.masked else "YOLO's Upsample, which repeats elements"
 
     def _scales(self) -> tuple[int, int]:
         p = self.param.upsample_param

@@ -64,12 +64,24 @@ function wrong(row, bottoms, top) {
   const axis = top.findIndex((n) => n < 1);
   if (axis >= 0) {
     const what = axisName(axis, top.length);
+    const over = hangsOver(row, bottoms, axis);
+    if (over) return over;
     const had = bottoms[0] && bottoms[0].length === top.length ? ` of the ${bottoms[0][axis]} that ${row.bottoms[0]} has` : '';
     const why = row.window ? `: the window ${row.window} does not fit` : '';
     return `would leave no ${what}${had}${why}.`;
   }
   const elements = top.reduce((a, b) => a * b, 1);
   return elements > LARGEST ? `would make ${grouped(elements)} elements, more than the ${grouped(LARGEST)} that Caffe can count.` : '';
+}
+
+// Where less than a stride is missing C's division rounds up, to one window that hangs over the end. No formula says that.
+function hangsOver(row, bottoms, axis) {
+  const window = row.strided?.[axis - 2], size = bottoms[0]?.[axis];
+  if (!window) return '';
+  const missing = window.reach - 2 * window.pad - size;
+  if (missing < 1 || missing >= window.stride) return '';
+  const what = axisName(axis, bottoms[0].length);
+  return `has a window of ${window.reach}, and only ${size} ${what} of ${row.bottoms[0]} to put it on. Caffe then computes one all the same, partly of zeros; the formulas here do not hold for that.`;
 }
 
 // Bytes of the blobs that are needed at once, at most, if each is let go after its last reader.

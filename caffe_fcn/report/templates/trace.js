@@ -31,7 +31,7 @@ function smallest() {
   if (!sizes) return '';
   const least = Object.entries(sizes).map(([s, n]) => `${s} = ${n}`).join(', ');
   if (Object.keys(sizes).some((s) => at[s] < sizes[s])) return `The smallest that works is ${least}.`;
-  const gap = Object.keys(sizes).find((s) => (gaps[s] || []).includes(at[s]));
+  const gap = Object.keys(sizes).find((s) => at[s] > sizes[s] && (gaps[s] || []).length);
   return gap ? `${least} is the smallest that works, but not every larger size does.` : '';
 }
 

@@ -9,6 +9,7 @@ async function view(entry) {
   viewer.entry = entry;
   find('#viewer').hidden = false;
   all('.stage img').forEach((image) => { image.src = entry.image; });
+  stages.overlay.style.setProperty('--aspect', entry.shown[1] / entry.shown[0]);
   find('.stage img').alt = `The image ${entry.name}`;
   find('#outputs').replaceChildren(...(entry.outputs.length > 1 ? entry.outputs.map((output) => make('button', {
     type: 'button', role: 'radio', 'data-output': output.name, onclick: () => choose(output),

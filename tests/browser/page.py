@@ -1,0 +1,48 @@
+"""One page in the browser, with short names for what the tests do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Page:
+    def __init__(self, driver: Any, address: str) -> None:
+        self.driver = driver
+        driver.get_log("browser")  # what earlier pages said
+        driver.get(address)
+
+    def run(self, script: str, *values: Any) -> Any:
+        return self.driver.execute_script(script, *values)
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def text(self, selector: str) -> str:
+        return self.run("return document.querySelector(arguments[0]).textContent", selector)
+
+    def texts(self, selector: str) -> list[str]:
+        return self.run(
+            "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector
+        )
+
+    def type(self, selector: str, value: object) -> None:
+        """Put a value into a box, as a person's typing would."""
+        self.run(
+            "const box = document.querySelector(arguments[0]); box.value = arguments[1];"
+            "for (const kind of ['input', 'change']) box.dispatchEvent(new Event(kind, {bubbles: true}))",
+            selector,
+            str(value),
+        )
+
+    def press(self, selector: str, key: str) -> None:
+        self.one(selector).send_keys(key)
+
+    def wait(self, script: str, seconds: float = 10) -> Any:
+        """What a script returns, as soon as that is true."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: self.run(script))
+
+    def complaints(self) -> list[str]:
+        """What the browser says in its console."""
+        return [e["message"] for e in self.driver.get_log("browser") if "favicon" not in e["message"]]
