@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from caffe_fcn.errors import CaffeError
-from caffe_fcn.segment import Labels, read_image
+from caffe_fcn.segment import Labels, opened, read_image
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -112,12 +112,10 @@ def ahead(
 
 def _size(path: Path) -> Size:
     """Height and width as the file's head says; (0, 0) for a file that `read_image` will refuse."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as file:
+        with opened(path) as file:
             return file.height, file.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except CaffeError:
         return 0, 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from caffe_fcn.errors import CaffeError
+from caffe_fcn.segment import opened
 
 IGNORE = 255  # PASCAL VOC's label of pixels that do not count
 CHUNK = 1 << 20  # pixels counted at a time
@@ -163,20 +164,13 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises CaffeError for what is none.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            if file.mode not in ("P", "L", "1", "I", "I;16"):
-                raise CaffeError(
-                    f"{path}: is a picture of mode {file.mode}; the pixels of a label image are the labels",
-                    "an indexed PNG, as `caffe-fcn segment` writes and VOC's SegmentationClass holds",
-                )
-            return np.asarray(file)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise CaffeError(
-            f"{path}: cannot be read as an image: {getattr(error, 'strerror', None) or error}"
-        ) from error
+    with opened(path) as file:
+        if file.mode not in ("P", "L", "1", "I", "I;16"):
+            raise CaffeError(
+                f"{path}: is a picture of mode {file.mode}; the pixels of a label image are the labels",
+                "an indexed PNG, as `caffe-fcn segment` writes and VOC's SegmentationClass holds",
+            )
+        return np.asarray(file)
 
 
 def _check(label: np.ndarray, prediction: np.ndarray) -> None:

@@ -10,7 +10,8 @@ import struct
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -287,22 +288,29 @@ def label_map(scores: np.ndarray) -> np.ndarray:
     return found.reshape(scores.shape[1:])
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB, upright. Raises CaffeError if it is none."""
-    from PIL import Image, ImageOps
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Image]:
+    """An image file, to be decoded in the block. Raises CaffeError if it is none, or damaged."""
+    from PIL import Image
 
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file) if file.getexif().get(0x0112, 1) != 1 else file
-            if image.mode.startswith("I"):  # 16 bits: the upper eight, where Pillow would cut at 255
-                image = Image.fromarray(
-                    (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-                )
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            yield file
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise CaffeError(
             f"{path}: cannot be read as an image: {getattr(error, 'strerror', None) or error}"
         ) from error
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB, upright. Raises CaffeError if it is none."""
+    from PIL import Image, ImageOps
+
+    with opened(path) as file:
+        image = ImageOps.exif_transpose(file) if file.getexif().get(0x0112, 1) != 1 else file
+        if image.mode.startswith("I"):  # 16 bits: the upper eight, where Pillow would cut at 255
+            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def images_in(paths: list[str]) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -403,3 +405,26 @@ def test_sizes_that_data_layers_of_forks_tell(type_, told, shape) -> None:
     ).net
     assert data_shape(net.layer[0], 0) == shape
     assert data_shape(net.layer[0], 1) is None
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "BatchNorm" batch_norm_param { scale_filler {} bias_filler {} update_global_stats: true }',
+        'type: "Dropout" dropout_param { scale_train: true }',
+        'type: "Pooling" pooling_param { kernel_size: 2 ceil_mode: false }',
+        'type: "Convolution" convolution_param { num_output: 1 kernel_size: 1 hole: 1 }',
+        'type: "Normalize" norm_param { across_spatial: false scale_filler { type: "constant" } }',
+    ],
+)
+def test_fields_of_forks_are_known(layer) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CaffeWarning)
+        build(layer, MAPS)
+
+
+def test_dropout_that_samples_in_test_is_its_mean() -> None:
+    net = build('type: "Dropout" dropout_param { sample_weights_test: true }', MAPS)
+    x = draw(*MAPS)
+    np.testing.assert_array_equal(run(net, x), x)
+    assert net.variants == {"the mean of Bayesian SegNet's Dropout, which samples in TEST": 1}
