@@ -2,7 +2,7 @@
 
 Three addresses: `/` is the page, `/segment` takes the bytes of one image and gives what the page shows of it,
 `/health` says that it runs. Nothing else is served, and nothing is written. Requests are answered by a few
-threads that share the model; what is over the limits is refused before it is read.
+threads that share the model; what is over the limits is refused.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from caffe_fcn.segment import Segmenter
 from caffe_fcn.tiles import label_tiled
 
 MIB = 1 << 20
+PATIENCE = 8  # times the limit that is read of a file before the connection is closed
 #: The page runs its own script, and asks this server only.
 SERVED = f"{POLICY}; connect-src 'self'; base-uri 'none'; form-action 'none'"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -100,7 +101,7 @@ class _Handlers:
 
     async def segment(self, request: Any) -> Any:
         if self.busy >= self.limits.waiting:
-            return _json({"error": "too many images at a time; try again"}, 503, {"Retry-After": "2"})
+            return _refusal(503, "too many images at a time; try again", {"Retry-After": "2"})
         self.busy += 1
         try:
             _own(request)
@@ -109,26 +110,23 @@ class _Handlers:
             loop = asyncio.get_running_loop()
             return _json(await loop.run_in_executor(self.threads, self._labelled, body, name))
         except asyncio.TimeoutError:
-            return _json({"error": f"the file did not arrive within {self.limits.seconds} seconds"}, 408)
+            return _refusal(408, f"the file did not arrive within {self.limits.seconds} seconds")
         except Refused as refused:
-            return _json({"error": refused.told}, refused.status)
+            return _refusal(refused.status, refused.told)
         finally:
             self.busy -= 1
 
     async def _body(self, request: Any) -> bytes:
-        """The file; given up as soon as it is too large, whatever its head says."""
-        most = self.limits.upload
-        told = f"the file is larger than {most / MIB:g} MiB"
-        try:
-            if int(request.headers.get("content-length", "0")) > most:
-                raise Refused(413, told)
-        except ValueError:
-            raise Refused(400, "Content-Length is no number") from None
-        body = bytearray()
+        """The file. One that is too large is read past, or the answer would not be seen; but not for ever."""
+        body, got, most = bytearray(), 0, self.limits.upload
         async for piece in request.stream():
-            body += piece
-            if len(body) > most:
-                raise Refused(413, told)
+            got += len(piece)
+            if got <= most:
+                body += piece
+            elif got > PATIENCE * most:
+                break
+        if got > most:
+            raise Refused(413, f"the file is larger than {most / MIB:g} MiB")
         if not body:
             raise Refused(400, "there is no file in the request")
         return bytes(body)
@@ -178,10 +176,17 @@ def _json(content: dict[str, Any], status: int = 200, headers: dict[str, str] | 
     return Response(text, status, {**HEADERS, **(headers or {})}, "application/json")
 
 
+def _refusal(status: int, told: str, headers: dict[str, str] | None = None) -> Any:
+    """An error; what the other side still sends is not read."""
+    return _json({"error": told}, status, {"Connection": "close", **(headers or {})})
+
+
 def _page(name: str, device: str, limits: Limits) -> str:
     parts = {
         "name": escape(name),
         "where": escape(f"running on {device}; nothing leaves this machine, nothing is kept"),
+        "bytes": str(limits.upload),
+        "size": f"{limits.upload / MIB:g} MiB",
         "most": f"{limits.upload / MIB:g} MiB, {limits.pixels / 1e6:g} million pixels",
         "viewer": template("viewer.html"),
     }

@@ -32,22 +32,24 @@ class Strip(NamedTuple):
 def strips(size: int, tile: int, overlap: int, grid: int = GRID) -> list[Strip]:
     """Tiles along one axis that cover `size` pixels, neighbours overlapping by `overlap` or more.
 
-    Near its cut edges a tile does not see what lies beyond. So neighbours share only the middle of their
+    All are of one length, up to `grid` - 1 shorter than `tile`: every new size costs a session memory, and a
+    GPU time. Near its cut edges a tile does not see what lies beyond. So neighbours share only the middle of their
     overlap, where the weight of one falls from 1 to 0 as the other's rises.
 
     Raises:
         CaffeError: the tiles would hardly move on.
     """
-    step = (tile - overlap) // grid * grid
-    if not 0 <= 2 * overlap <= tile or step < 1:
+    reach = -(-max(0, size - tile) // grid)  # the start of the last tile, in steps of the grid
+    length = size - reach * grid
+    step = (length - overlap) // grid
+    if not 0 <= 2 * overlap <= tile or (reach and step < 1):
         raise CaffeError(
             f"tiles of {tile} pixels cannot overlap by {overlap}",
-            f"the overlap is at most half a tile, and a tile is larger than it by {grid} pixels at least",
+            f"the overlap is at most half a tile, and a tile is larger than it by {2 * grid} pixels at least",
         )
-    reach = -(-max(0, size - tile) // grid)  # the start of the last tile, in steps of the grid
-    count = -(-reach * grid // step) + 1
+    count = -(-reach // max(1, step)) + 1
     starts = [i * reach // max(1, count - 1) * grid for i in range(count)]
-    stops = [min(start + tile, size) for start in starts]
+    stops = [start + length for start in starts]
     overlaps = [stop - start for start, stop in zip(starts[1:], stops, strict=False)]
     middles = [(start + stop) // 2 for start, stop in zip(starts[1:], stops, strict=False)]
     apart = [b - a for a, b in pairwise(middles)]

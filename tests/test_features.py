@@ -15,6 +15,7 @@ from PIL import Image
 from caffe_fcn import features as ft
 from caffe_fcn.cli import call
 from caffe_fcn.errors import CaffeError
+from caffe_fcn.formats import caffemodel
 from caffe_fcn.net import TEST, Net
 from caffe_fcn.tracing import Axis
 from tests.small_nets import NETS
@@ -84,9 +85,8 @@ def test_a_net_of_one_size_gets_the_image_in_that_size(picture, tmp_path):
             weight_filler { type: "xavier" } } }"""
     path = tmp_path / "net.prototxt"
     path.write_text(text)
-    from caffe_fcn.formats.caffemodel import save
-
-    save(Net(path), tmp_path / "net.caffemodel")
+    weights = [np.ones((5, 240), np.float32), np.zeros(5, np.float32)]
+    caffemodel.write(tmp_path / "net.caffemodel", "net", [("fc/1", "InnerProduct", weights)])
     found = ft.features(path, tmp_path / "net.caffemodel", picture)
     assert found.image.shape == (8, 10, 3)
     assert "8 x 10" in found.notes[0]

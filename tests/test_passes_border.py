@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from caffe_fcn import surgery
+from caffe_fcn.errors import CaffeError
 from caffe_fcn.export.exporter import export
 from caffe_fcn.export.graph import Graph
 from caffe_fcn.export.passes import border, border_plan
@@ -19,13 +20,14 @@ from caffe_fcn.formats.prototxt import read_net
 from caffe_fcn.net import TEST, Net
 from caffe_fcn.runtime import Session
 from tests.conftest import REFERENCE
-from tests.reference_cases import Case, cases
+from tests.reference_cases import assert_close, cases
 
-NETS = [case for case in cases("nets") if "fcn" in case.name]
-THIN = Case(REFERENCE / "nets", "fcn8s-thin-1px")
-#: Its first layer sums 363 products in a matrix product, whose order depends on the map's size; with as many
-#: channels as the real net has, onnxruntime's other kernel runs.
-REORDERED = {"fcn-alexnet-thin"}
+ROOT = REFERENCE.parent.parent
+FAMILY = sorted(path.parent.name for path in ROOT.glob("prototxts/*fcn*/deploy.prototxt"))
+THIN = [case for case in cases("nets") if "fcn" in case.name]
+#: The family at a quarter of its width: still whole blocks of onnxruntime's layout. What is none runs as
+#: matrix products, which sum in an order that depends on the map's size.
+NARROW = {64: 16, 96: 32, 128: 32, 256: 64, 384: 96, 512: 128, 4096: 16}
 PLANS = {"everywhere": (0, 0), "where it pays": (border_plan.MOVE, 0)}
 
 
@@ -46,6 +48,13 @@ def compute(graph: Graph, inputs):
     return session(graph).run(inputs)
 
 
+def split(graph: Graph) -> int:
+    """The whole pass: with what does not depend on an input computed as on conversion."""
+    changed = border.apply(graph)
+    border.store(graph, compute)
+    return changed
+
+
 def pictures(model: Session, n: int, h: int, w: int):
     rng = np.random.default_rng(h * w)
     return {
@@ -61,7 +70,7 @@ def agree(plain: Session, split: Session, size: tuple[int, int, int], exact: boo
             np.testing.assert_array_equal(got, expected, err_msg=f"{name} at {size}")
         else:
             scale = np.abs(expected).max()
-            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6 * scale, err_msg=f"{name} at {size}")
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * scale, err_msg=f"{name} at {size}")
 
 
 def pair(net: Net, **options) -> tuple[Graph, Graph]:
@@ -69,20 +78,51 @@ def pair(net: Net, **options) -> tuple[Graph, Graph]:
     return export(net, **options).graph, export(net, **options).graph
 
 
-@pytest.mark.parametrize("case", NETS, ids=lambda case: case.name)
-def test_the_family(case, plan):
-    """Batches, sizes of every remainder, with one net of two inputs."""
-    plain, graph = pair(case.net())
-    assert border.apply(graph) == len(graph.inputs)
+def narrow(name: str, side: int = 500) -> Net:
+    """A net of the family at the widths of NARROW, with random weights."""
+    text = (ROOT / "prototxts" / name / "deploy.prototxt").read_text()
+    text = re.sub(r"num_output: (\d+)", lambda m: f"num_output: {NARROW.get(int(m[1]), m[1])}", text)
+    net = drawn(Net(read_net("net", text=text), TEST))
+    for i in net.inputs:
+        net.blobs[i].reshape(1, net.blobs[i].shape[1], side, side)
+    net.reshape()
+    return net
+
+
+def drawn(net: Net) -> Net:
+    """With random weights."""
+    rng = np.random.default_rng(0)
+    for blobs in net.params.values():
+        for blob in blobs:
+            blob.data[...] = rng.normal(0, 1 / np.sqrt(max(1, prod(blob.shape[1:]))), blob.shape)
+    return net
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_family(name, plan):
+    """Bit for bit: batches, and sizes of many remainders.
+
+    LRN's powers are the exception: onnxruntime takes another path for the last few elements of a map.
+    """
+    plain, graph = pair(narrow(name))
+    assert split(graph) == (2 if "hha" in name and "color" in name else 1)
     a, b = session(plain), session(graph)
-    exact = case.name not in REORDERED and not (plan == "everywhere" and "color-d" in case.name)
-    for size in [(1, 1, 1), (2, 2, 7), (3, 31, 33), (1, 48, 80), (1, 99, 37), (1, 130, 61)]:
-        agree(a, b, size, exact)
+    for size in [(1, 1, 1), (2, 2, 7), (3, 31, 33), (1, 48, 80)]:
+        agree(a, b, size, exact="alexnet" not in name)
+
+
+@pytest.mark.parametrize("case", THIN, ids=lambda case: case.name)
+def test_real_caffe(case, plan):
+    """The thin nets' outputs are those of real Caffe."""
+    graph = export(case.net()).graph
+    assert split(graph) == (2 if "hha" in case.name else 1)
+    for name, value in session(graph).run(case.group("in:")).items():
+        assert_close(value, case.stored[f"out:{name}"], name)
 
 
 def test_every_size_to_forty(plan):
-    plain, graph = pair(THIN.net())
-    assert border.apply(graph) == 1
+    plain, graph = pair(narrow("voc-fcn8s"))
+    assert split(graph) == 1
     a, b = session(plain), session(graph)
     for n in range(1, 41):
         agree(a, b, (1 + n % 3, n, n * 7 % 41 + 1))
@@ -91,7 +131,7 @@ def test_every_size_to_forty(plan):
 @pytest.mark.parametrize("size", [(1, 1, 1), (1, 31, 45), (2, 40, 33)], ids=str)
 def test_fixed_sizes_store_the_border(size, plan):
     """No canvas is left in the file, and the stored values are those that the plain graph computes."""
-    net = THIN.net()
+    net = narrow("voc-fcn8s")
     net.blobs["data"].reshape(size[0], 3, *size[1:])
     net.reshape()
     plain, graph = pair(net, static=["data"])
@@ -106,9 +146,9 @@ def test_fixed_sizes_store_the_border(size, plan):
 
 def test_parts_do_not_carry_a_blob_s_name(plan):
     """What is named after a blob is the whole of it."""
-    net = THIN.net()
+    net = narrow("voc-fcn8s")
     plain, graph = pair(net)
-    border.apply(graph)
+    split(graph)
     made = {name for node in graph.nodes for name in node.outputs} | {"data"}
     assert set(graph.values) <= made & set(plain.values)
     assert {"pool3", "pool5", "score"} <= set(graph.values)
@@ -118,20 +158,16 @@ def test_parts_do_not_carry_a_blob_s_name(plan):
 
 def test_an_output_on_the_way(plan):
     """A blob that is asked for is put together whole, and the chain goes on."""
-    plain, graph = pair(THIN.net(), outputs=["conv2_1", "pool3", "score_pool4c"])
-    assert border.apply(graph) == 1
+    plain, graph = pair(narrow("voc-fcn8s"), outputs=["conv2_1", "pool3", "score_pool4c"])
+    assert split(graph) == 1
     agree(session(plain), session(graph), (1, 23, 38))
 
 
 def chain(text: str, channels: int = 16, size: int = 20) -> Net:
     """A net of an input `x` and the layers of `text`, with random weights."""
-    head = f'layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: [1, {channels}, {size}, {size}] }} }} }}'
-    net = Net(read_net("net", text=head + text), TEST)
-    rng = np.random.default_rng(0)
-    for blobs in net.params.values():
-        for blob in blobs:
-            blob.data[...] = rng.normal(0, 1 / np.sqrt(max(1, prod(blob.shape[1:]))), blob.shape)
-    return net
+    dims = f"dim: [1, {channels}, {size}, {size}]"
+    head = f'layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ {dims} }} }} }}'
+    return drawn(Net(read_net("net", text=head + text), TEST))
 
 
 def layer(kind: str, i: int, parameters: str) -> str:
@@ -173,7 +209,7 @@ INNER = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from([(1, 1), (3, 1), (5, 2), (7, 3), (11, 4)]),
     st.integers(0, 9),
@@ -185,19 +221,22 @@ def test_any_chain(first, more, inner, shown, data):
     """Whatever stands behind the padding, and whichever of it is an output too."""
     kernel, stride = first
     text = conv(0, kernel, stride, kernel + more) + "".join(make(i) for i, make in enumerate(inner, 1))
-    net = chain(text)
+    try:
+        net = chain(text)
+    except CaffeError:  # the same, at the size that it is built with
+        reject()
     outputs = [f"b{i + 1}" for i in sorted(shown) if i < len(inner)] + [f"b{len(inner) + 1}"]
     plain, graph = pair(net, outputs=outputs)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:  # a fixture would be one for all examples
         for name in ("MOVE", "JOIN", "WORTHWHILE"):
             patch.setattr(border_plan, name, 0)
-        border.apply(graph)
+        split(graph)
     a, b = session(plain), session(graph)
     for _ in range(3):
         h, w = data.draw(st.tuples(st.integers(1, 30), st.integers(1, 30)))
         try:
-            net.infer({"x": (1, 16, h, w)})
-        except Exception:  # noqa: BLE001 - an image too small for the net
+            a.run(pictures(a, 1, h, w))
+        except CaffeError:  # an image too small for the net
             continue
         agree(a, b, (1, h, w), exact=False)
 
@@ -216,13 +255,9 @@ def products(graph: Graph) -> int:
 @pytest.mark.parametrize(("side", "left"), [(500, 0.68), (224, 0.5)])
 def test_a_third_less_of_vgg(side, left):
     """Of conv1_1 to conv5_3 of the real nets."""
-    path = REFERENCE.parent.parent / "prototxts/voc-fcn8s/deploy.prototxt"
-    text = path.read_text().replace("num_output: 4096", "num_output: 16")
-    net = Net(read_net("net", text=text), TEST)
-    net.blobs["data"].reshape(1, 3, side, side)
-    net.reshape()
+    net = narrow("voc-fcn8s", side)
     plain, graph = pair(net, outputs=["pool5"], static=["data"])
-    assert border.apply(graph) == 1
+    assert split(graph) == 1
     assert products(graph) < left * products(plain)
 
 
@@ -238,14 +273,5 @@ def test_a_third_less_of_vgg(side, left):
 )
 def test_left_alone(text):
     plain, graph = pair(chain(text))
-    assert border.apply(graph) == 0
+    assert split(graph) == 0
     assert to_model(graph, 17) == to_model(plain, 17)
-
-
-def test_learned_by_interp_is_not_touched():
-    """The pass reads weights, and changes none."""
-    net = THIN.net()
-    surgery.interp(net, ["upscore8"])
-    before = {name: blobs[0].data.copy() for name, blobs in net.params.items()}
-    border.apply(export(net).graph)
-    assert all(np.array_equal(before[name], blobs[0].data) for name, blobs in net.params.items())

@@ -67,6 +67,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()
     except (OSError, OverflowError) as error:
         raise CaffeError(
             f"cannot listen on {host} port {port}: {error}", "--port 0 takes any that is free"

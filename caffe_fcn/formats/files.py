@@ -31,19 +31,31 @@ _KINDS = (
 )
 
 
+def file_size(path: str | os.PathLike[str], wanted: str, error: type[CaffeError] = CaffeError) -> int:
+    """Bytes of a file, asked before it is opened: a pipe would wait for its writer, a device has no end.
+
+    `wanted` says in messages what the file should have been. `error` if there is no such file, or it is none.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror}") from problem
+    except ValueError as problem:  # a NUL in the name
+        raise error(f"{os.fspath(path)!r}: is not a file's name: {problem}") from problem
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"{path}: is not a file, so not {wanted}")
+    return status.st_size
+
+
 def map_file(path: str | os.PathLike[str], wanted: str) -> mmap.mmap:
     """Map a file copy-on-write: nothing is read yet, and what is written to the map never reaches the file.
 
     `wanted` says in messages what the file should have been. CaffemodelError if there is no such file, or
     nothing in it.
     """
+    if not file_size(path, wanted, CaffemodelError):
+        raise CaffemodelError(f"{path}: is empty, not {wanted}", _DOWNLOAD)
     try:
-        # Asked before opening, for opening a pipe would wait for its writer.
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise CaffemodelError(f"{path}: is not a file, so not {wanted}")
-        if not status.st_size:
-            raise CaffemodelError(f"{path}: is empty, not {wanted}", _DOWNLOAD)
         with open(path, "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:

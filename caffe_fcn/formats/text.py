@@ -20,6 +20,9 @@ from functools import cached_property
 from typing import Any
 
 from caffe_fcn.errors import PrototxtError
+from caffe_fcn.formats.files import file_size
+
+LONGEST = 1 << 28  # bytes of a prototxt; a hundred thousand layers take 30 million
 
 _SKIP = r"\s*(?:\#[^\n]*(?:\n\s*|\Z))*"
 _NAME = r"[A-Za-z_]\w*"
@@ -156,13 +159,14 @@ def decode(data: bytes, path: str) -> str:
 def read_source(path: str | os.PathLike[str]) -> Source:
     """The text of the file at `path`. PrototxtError if it cannot be read."""
     name = os.fsdecode(path)
+    size = file_size(name, "a prototxt", PrototxtError)
+    if size > LONGEST:
+        raise PrototxtError(f"{name}: {size:,} bytes are more than a prototxt has", "is it the caffemodel?")
     try:
         with open(path, "rb") as file:
-            return Source(decode(file.read(), name), name)
+            return Source(decode(file.read(LONGEST), name), name)
     except OSError as error:
         raise PrototxtError(f"{name}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL in the name
-        raise PrototxtError(f"{name!r}: is not a file's name: {error}") from error
 
 
 def past(pattern: re.Pattern[str], text: str, pos: int) -> int:

@@ -6,9 +6,11 @@ where that pays; `border_plan` chooses the tensors. The border's values come fro
 canvas of zeros just large enough to show each of them once: corners, edges, and one element of the middle,
 which is repeated. Sizes that depend on the image are computed from its Shape; every pad is a constant.
 
-Requires: a Convolution padded by more than its windows, at the start of nodes that work window by window.
-Keeps: every element, bit for bit in onnxruntime's CPU provider; it is a sum of the same products. Tensors
-that hold a part of a blob's map are called BLOB/image or BLOB/border.
+Requires: a Convolution padded by at least its windows, at the start of nodes that work window by window.
+Keeps: every element, a sum of the same products. Bit for bit in onnxruntime's CPU provider where the numbers
+of channels fill its blocks, as the FCN family's do; what does not runs as matrix products there, which sum in
+an order that depends on the map's size. Tensors that hold a part of a blob's map are called BLOB/image or
+BLOB/border.
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@ let sent = 0;
 
 async function send(file) {
   const mine = ++sent;
+  if (file.size > {{bytes}}) {
+    say('bad', `${file.name || 'The image'}: the file is larger than {{size}}`);
+    return;
+  }
   say('busy', `Labelling ${file.name || 'the image'} …`);
   try {
     const began = performance.now();
