@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from caffe_fcn.errors import CaffeError
-from caffe_fcn.segment import Labels, opened, read_image
+from caffe_fcn.formats.images import opened
+from caffe_fcn.segment import Labels, read_image
 
 S = TypeVar("S")
 T = TypeVar("T")

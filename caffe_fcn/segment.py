@@ -6,12 +6,10 @@ import base64
 import io
 import json
 import os
-import struct
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 
 from caffe_fcn.errors import CaffeError
 from caffe_fcn.formats.files import atomic_write
+from caffe_fcn.formats.images import opened
 from caffe_fcn.labels import palette
 from caffe_fcn.runtime import Bound, Device, Session
 
@@ -286,20 +285,6 @@ def label_map(scores: np.ndarray) -> np.ndarray:
             np.maximum(block[k], best, out=best)
             np.maximum(labels, larger * kind(k), out=labels)  # k grows, so the last that was larger stays
     return found.reshape(scores.shape[1:])
-
-
-@contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Image]:
-    """An image file, to be decoded in the block. Raises CaffeError if it is none, or damaged."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            yield file
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise CaffeError(
-            f"{path}: cannot be read as an image: {getattr(error, 'strerror', None) or error}"
-        ) from error
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:

@@ -23,7 +23,7 @@ class SizeNeeded(CaffeError):  # noqa: N818 - it is a question, answered by fixi
         super().__init__(f"the size {extent} has to be fixed")
 
 
-#: A formula that takes more symbols, or larger numbers, than any net's gives up: its symbols have to be fixed.
+#: A formula that takes more symbols, or larger numbers, than any net's gives up: its symbols are fixed.
 MOST, BITS = 1000, 128
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,21 +32,19 @@ class Strip(NamedTuple):
 def strips(size: int, tile: int, overlap: int, grid: int = GRID) -> list[Strip]:
     """Tiles along one axis that cover `size` pixels, neighbours overlapping by `overlap` or more.
 
-    All are of one length, up to `grid` - 1 shorter than `tile`: every new size costs a session memory, and a
-    GPU time. Near its cut edges a tile does not see what lies beyond. So neighbours share only the middle of their
-    overlap, where the weight of one falls from 1 to 0 as the other's rises.
+    All are of one length, less than `grid` shorter than `tile`: every new size costs a session memory, and a
+    GPU time. Near its cut edges a tile does not see what lies beyond, so neighbours share only the middle of
+    their overlap, where the weight of one falls from 1 to 0 as the other's rises.
 
     Raises:
         CaffeError: the tiles would hardly move on.
     """
+    least = max(2 * overlap, overlap + 2 * grid - 1)
+    if overlap < 0 or tile < least:
+        raise CaffeError(f"tiles of {tile} pixels cannot overlap by {overlap}", f"they take {least} at least")
     reach = -(-max(0, size - tile) // grid)  # the start of the last tile, in steps of the grid
     length = size - reach * grid
     step = (length - overlap) // grid
-    if not 0 <= 2 * overlap <= tile or (reach and step < 1):
-        raise CaffeError(
-            f"tiles of {tile} pixels cannot overlap by {overlap}",
-            f"the overlap is at most half a tile, and a tile is larger than it by {2 * grid} pixels at least",
-        )
     count = -(-reach // max(1, step)) + 1
     starts = [i * reach // max(1, count - 1) * grid for i in range(count)]
     stops = [start + length for start in starts]
@@ -69,7 +67,7 @@ def label_tiled(
     image: np.ndarray,
     tile: int = 1024,
     overlap: int = 128,
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int, int], Any] | None = None,
 ) -> list[Labels]:
     """Label an image (H, W, 3) uint8 RGB of any size; one `Labels` for each output that is a map.
 
@@ -77,7 +75,7 @@ def label_tiled(
     Where the file fixes the size of images that is the tile's, and pools may fall otherwise in it.
     The memory it takes beside the image and its labels grows with the tile, and with overlap times width.
 
-    `progress` is called with 1 after each tile.
+    `progress` is called after each tile with how many are done, and how many there are.
 
     Raises:
         CaffeError: the model gives labels, or maps of another size than the image; or see `strips`.
@@ -90,26 +88,20 @@ def label_tiled(
             )
     rows, columns = (_axis(segmenter, image.shape, axis, tile, overlap) for axis in (0, 1))
     canvases: dict[str, _Canvas] = {}
-    for row in rows:
-        for column in columns:
-            view = image[row.start : row.stop, column.start : column.stop]
-            for name, value in segmenter.run([segmenter.prepare(view)]).items():
-                if value.shape[2:] != view.shape[:2]:
-                    raise CaffeError(
-                        f"{segmenter.path}: '{name}' is {value.shape[2]}x{value.shape[3]} for a tile of "
-                        f"{view.shape[0]}x{view.shape[1]}; tiles are joined from maps of their own size"
-                    )
-                if name not in canvases:
-                    canvases[name] = _Canvas(len(value[0]), image.shape[:2], rows[0].after)
-                canvases[name].add(value[0], row, column)
-            if progress:
-                progress(1)
+    for i, (row, column) in enumerate(product(rows, columns)):
+        view = image[row.start : row.stop, column.start : column.stop]
+        for name, value in segmenter.run([segmenter.prepare(view)]).items():
+            if value.shape[2:] != view.shape[:2]:
+                raise CaffeError(
+                    f"{segmenter.path}: '{name}' is {value.shape[2]}x{value.shape[3]} for a tile of "
+                    f"{view.shape[0]}x{view.shape[1]}; tiles are joined from maps of their own size"
+                )
+            if name not in canvases:
+                canvases[name] = _Canvas(len(value[0]), image.shape[:2], rows[0].after)
+            canvases[name].add(value[0], row, column)
+        if progress:
+            progress(i + 1, len(rows) * len(columns))
     return [segmenter.labels(name, canvas.labels) for name, canvas in canvases.items()]
-
-
-def count(segmenter: Segmenter, shape: tuple[int, ...], tile: int = 1024, overlap: int = 128) -> int:
-    """How many tiles an image of a shape (H, W, ...) takes."""
-    return int(np.prod([len(_axis(segmenter, shape, axis, tile, overlap)) for axis in (0, 1)]))
 
 
 def _axis(segmenter: Segmenter, shape: tuple[int, ...], axis: int, tile: int, overlap: int) -> list[Strip]:

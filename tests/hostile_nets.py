@@ -1,4 +1,4 @@
-"""Random nets, most of them wrong: any layer type, any parameter of the schema, mostly small, at times extreme.
+"""Random nets, most of them wrong: any layer type, any parameter of the schema, mostly small.
 
 Everything is drawn from a `random.Random`, so that hypothesis, a fuzzer's bytes and a seed can all steer it.
 """
@@ -21,8 +21,10 @@ from caffe_fcn.net import Net
 INTS = (2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63), 2**40, 65537, 1000, -1, -2, 0)
 FLOATS = (float("nan"), float("inf"), float("-inf"), 3.4e38, -3.4e38, 1e-45, -0.0, 1e9)
 NAMES = (
-    "", "a/b", "..", "../../x", "new\nline", "tab\t", "nul\0", "\u00e9\u4e2d\U0001f600", "a" * 300, "%s{0}", '"', "\\",
-    "data", "preprocess/Cast", "const_1", "const_2", "image", "_split_0", "data_data_0_split_0", "<x>&", "a b",
+    "", "a/b", "..", "../../x", "new\nline", "tab\t", "nul\0", "\u00e9\u4e2d\U0001f600", "a" * 300,
+    "%s{0}", '"', "\\",
+    "data", "preprocess/Cast", "const_1", "const_2", "image", "_split_0", "data_data_0_split_0", "<x>&",
+    "a b",
     "(automatic)", "e\u0301", "-", "\u202e", "x.weight", "CON",
 )  # fmt: skip
 LIMITS = {
@@ -33,7 +35,8 @@ LIMITS = {
 }
 #: Parameters that are not called after the type that reads them.
 SETTINGS = {
-    "LSTM": ("recurrent_param",), "RNN": ("recurrent_param",), "SoftmaxWithLoss": ("softmax_param", "loss_param"),
+    "LSTM": ("recurrent_param",), "RNN": ("recurrent_param",),
+    "SoftmaxWithLoss": ("softmax_param", "loss_param"),
     "SigmoidCrossEntropyLoss": ("loss_param",), "InfogainLoss": ("infogain_loss_param", "loss_param"),
     "DetectionOutput": ("detection_output_param",), "ReLU6": ("relu6_param",),
 }  # fmt: skip
@@ -45,7 +48,7 @@ def random_net(rng: Random, folder: str = ".", wild: float | None = None) -> str
 
 
 def builds(net: Any, layer: Any) -> bool:
-    """Whether a net can be built with one layer more, or fails otherwise than it may, which is for a test to find."""
+    """Whether a net can be built with one layer more, or fails otherwise than it may."""
     longer = caffe_pb2.NetParameter()
     longer.CopyFrom(net)
     longer.layer.append(layer)
@@ -102,7 +105,9 @@ class _Nets:
             layer.name = self.rng.choice(NAMES)
         few = [n for n in range(7) if n in kind.bottoms] or [2]
         for _ in range(self.rng.choice((0, 1, 2, 3, 9)) if self.strange() else self.rng.choice(few)):
-            layer.bottom.append(self.rng.choice([*NAMES, *self.blobs] if self.strange() else self.blobs or ["x"]))
+            layer.bottom.append(
+                self.rng.choice([*NAMES, *self.blobs] if self.strange() else self.blobs or ["x"])
+            )
         few = [n for n in range(5) if n in kind.tops] or [2]
         for i in range(self.rng.choice((0, 1, 2, 3, 9)) if self.strange() else self.rng.choice(few)):
             in_place = self.rng.random() < 0.1 and i < len(layer.bottom)
@@ -137,7 +142,9 @@ class _Nets:
             return
         value = getattr(message, field.name)
         if hasattr(value, "extend"):
-            for _ in range(self.rng.choice((0, 9, 3)) if self.strange() else self.rng.choice((1, 1, 1, 2, 4))):
+            for _ in range(
+                self.rng.choice((0, 9, 3)) if self.strange() else self.rng.choice((1, 1, 1, 2, 4))
+            ):
                 if field.message_type:
                     self.fill(value.add(), depth + 1)
                 else:

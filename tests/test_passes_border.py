@@ -70,7 +70,7 @@ def agree(plain: Session, split: Session, size: tuple[int, int, int], exact: boo
             np.testing.assert_array_equal(got, expected, err_msg=f"{name} at {size}")
         else:
             scale = np.abs(expected).max()
-            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * scale, err_msg=f"{name} at {size}")
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * scale, err_msg=f"{name} at {size}")
 
 
 def pair(net: Net, **options) -> tuple[Graph, Graph]:
@@ -102,7 +102,7 @@ def drawn(net: Net) -> Net:
 def test_the_family(name, plan):
     """Bit for bit: batches, and sizes of many remainders.
 
-    LRN's powers are the exception: onnxruntime takes another path for the last few elements of a map.
+    LRN is the exception: onnxruntime runs its sum of squares along the channels, where rounding adds up.
     """
     plain, graph = pair(narrow(name))
     assert split(graph) == (2 if "hha" in name and "color" in name else 1)

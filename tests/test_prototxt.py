@@ -158,7 +158,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.caffemodel").write_bytes(b"\x0a\x05a\0b")
     for path, problem in [
         (tmp_path / "none.prototxt", "cannot be read: No such file"),
-        (tmp_path, "cannot be read: "),
+        (tmp_path, "is not a file"),
         (tmp_path / "a.caffemodel", "is a binary file, not a prototxt\n  is it the caffemodel?"),
         ("a\0b", "is not a file's name"),
     ]:

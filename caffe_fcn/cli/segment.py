@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from caffe_fcn.report.segmentation import Gallery
 
 Row = dict[str, Any]
+WHOLE = 1000  # steps of progress that an image is
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,13 +91,13 @@ def run(args: argparse.Namespace) -> int:
         print(f"running on {segmenter.session.device}")
     rows: list[Row] = []
     failed: list[str] = []
-    with Progress("segmenting", len(images), "images", quiet=args.quiet) as step:
-        for _, outcome in stream(images, work(segmenter, args, finisher(images, args, gallery))):
+    with Progress("segmenting", WHOLE * len(images), "of the images", quiet=args.quiet) as step:
+        for _, outcome in stream(images, work(segmenter, args, finisher(images, args, gallery), step)):
             if isinstance(outcome, CaffeError):
                 failed.append(str(outcome))
             else:
                 rows += outcome
-            step()
+            step(0 if args.tile else WHOLE)  # tiles count themselves
     if gallery:
         gallery.write()
     if args.json:
@@ -141,8 +142,10 @@ def finisher(
     return finish
 
 
-def work(segmenter: Segmenter, args: argparse.Namespace, finish: Any) -> Work[Any]:
-    """What `stream` is to do: whole images in batches, or tiles."""
+def work(
+    segmenter: Segmenter, args: argparse.Namespace, finish: Any, step: Callable[[int], Any] | None = None
+) -> Work[Any]:
+    """What `stream` is to do: whole images in batches, or tiles, of which `step` hears as they are done."""
     if getattr(args, "tile", None) is None:
         # A GPU computes one batch while it copies the next; recorded graphs take turns.
         lanes = 2 if segmenter.session.device != "cpu" and not segmenter.session.captures else 1
@@ -157,8 +160,12 @@ def work(segmenter: Segmenter, args: argparse.Namespace, finish: Any) -> Work[An
 
     Image.MAX_IMAGE_PIXELS = None  # whoever asks for tiles means large images
 
+    def tell(done: int, total: int) -> None:
+        if step:
+            step(WHOLE * done // total - WHOLE * (done - 1) // total)
+
     def label(images: Sequence[np.ndarray]) -> list[list[Labels]]:
-        return [label_tiled(segmenter, image, args.tile, args.overlap) for image in images]
+        return [label_tiled(segmenter, image, args.tile, args.overlap, tell) for image in images]
 
     return Work(np.asarray, label, finish)
 

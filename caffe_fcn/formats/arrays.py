@@ -1,4 +1,4 @@
-"""Blobs by name from .npz and .h5 files. Neither code in them is run, nor what they claim to hold believed."""
+"""Blobs by name from .npz and .h5 files; code in them is not run, and what they claim is not believed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from caffe_fcn.errors import CaffeError
 from caffe_fcn.formats.files import HDF5_MAGIC, file_size
 
 _DAMAGE = (
-    OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, AttributeError, OverflowError, MemoryError,
-    NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error,
+    OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, AttributeError, OverflowError,
+    MemoryError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 # What compression may save, at most, of more than so many bytes; zeros by the gigabyte are no blobs.
 _MAX_EXPANSION, _MUCH = 100, 2**30

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Any, Literal
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from caffe_fcn.errors import CaffeError
+from caffe_fcn.formats.files import file_size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: What Pillow raises for files that are damaged in one way or another.
+DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError,
+    AttributeError, OverflowError, ZeroDivisionError, RuntimeError, MemoryError,
+)  # fmt: skip
 
 #: cv::imread's flags: three channels, one, or what the file holds (then without regard to EXIF orientation)
 Mode = Literal["color", "gray", "native"]
@@ -17,19 +31,11 @@ Mode = Literal["color", "gray", "native"]
 def read_image(source: str | os.PathLike[str] | bytes, mode: Mode = "color", name: str = "") -> np.ndarray:
     """Decode a file, or the bytes of one called `name` in messages: (channels, height, width) uint8, BGR.
 
-    CaffeError for what is not an image, is too large (Pillow's limit), or holds more than 8 bits in mode
-    "native".
+    CaffeError as `opened` has it, and for more than 8 bits in mode "native".
     """
-    from PIL import Image
-
+    with opened(source, name) as image:
+        pixels = np.asarray(_converted(image, mode))
     name = name or (os.fspath(source) if not isinstance(source, bytes) else "<bytes>")
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            pixels = np.asarray(_converted(image, mode))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise CaffeError(
-            f"{name}: cannot be read as an image: {getattr(error, 'strerror', None) or error}"
-        ) from error
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype != np.uint8:
@@ -38,6 +44,25 @@ def read_image(source: str | os.PathLike[str] | bytes, mode: Mode = "color", nam
         return pixels[None]
     order = [2, 1, 0, 3][: pixels.shape[2]]
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[order])
+
+
+@contextmanager
+def opened(source: str | os.PathLike[str] | bytes, name: str = "") -> Iterator[Image]:
+    """An image file, or the bytes of one, to be decoded in the block.
+
+    CaffeError if it is none, damaged, or too large: 179 million pixels are Pillow's limit.
+    """
+    from PIL import Image
+
+    name = name or (os.fspath(source) if not isinstance(source, bytes) else "<bytes>")
+    if not isinstance(source, bytes):
+        file_size(source, "an image")
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            yield image
+    except (*DAMAGE, Image.DecompressionBombError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise CaffeError(f"{name}: cannot be read as an image: {told}") from error
 
 
 def _converted(image: Any, mode: Mode) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 
 from caffe_fcn.errors import CaffeError, nearest
 from caffe_fcn.formats import caffe_pb2
+from caffe_fcn.formats.images import opened
 
 __all__ = [
     "Transformer", "array_to_blobproto", "array_to_datum", "arraylist_to_blobprotovector_str",
@@ -85,14 +86,9 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
 
     Raises CaffeError for what is not an image.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(filename) as image:
-            plain = image.mode in ("L", "RGB", "I", "I;16", "F")
-            pixels = np.asarray(image if plain else image.convert("L" if image.mode == "1" else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CaffeError(f"{filename}: cannot be read as an image: {error}") from error
+    with opened(filename) as image:
+        plain = image.mode in ("L", "RGB", "I", "I;16", "F")
+        pixels = np.asarray(image if plain else image.convert("L" if image.mode == "1" else "RGB"))
     values = pixels.astype(np.float64)
     if pixels.dtype.kind in "iu":
         values /= 65535 if image.mode.startswith("I") else 255

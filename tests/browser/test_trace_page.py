@@ -82,12 +82,12 @@ def unet() -> Net:
 
 
 def offset() -> Net:
-    """A Crop that begins too late for small inputs."""
+    """A Crop that begins too late for every other input."""
     return net_of(
         f"Pooling p1 data {pool('kernel_size: 2 stride: 2')}",
         "Deconvolution up p1 convolution_param { num_output: 1 kernel_size: 4 stride: 2 }",
-        f"Convolution small data {conv('kernel_size: 5')}", "Crop cut up,small crop_param { offset: 4 }",
-        h=24, w=24,
+        f"Convolution small data {conv('kernel_size: 5')}", "Crop cut up,small crop_param { offset: 7 }",
+        h=25, w=25,
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_it_knows_which_sizes_work(shown, make, request):
     net = make()
     page = shown(request.node.callspec.id, net)
     name = net.inputs[0]
-    sizes = [(h, w) for h in range(1, 27) for w in (h, 14)]
+    sizes = [(h, w) for h in range(1, 27) for w in (h, 15)]
     got = page.run(
         """const set = (s, n) => { const b = document.querySelector(`[data-symbol=${s}]`); b.value = n;
            b.dispatchEvent(new Event('input')); };
@@ -134,8 +134,8 @@ def test_it_explains_what_does_not_work(shown):
     page.type("[data-symbol=H]", 3)
     assert "would leave no rows" in page.text("#verdict")
     page = shown("offset", offset())
-    page.type("[data-symbol=W]", 5)
-    assert "more columns of up than there are, to begin at 4 and cut to the size of small." in page.text(
+    page.type("[data-symbol=W]", 6)
+    assert "1 more columns of up than there are, to begin at 7 and cut to the size of small." in page.text(
         "#verdict"
     )
 
