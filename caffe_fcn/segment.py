@@ -9,7 +9,7 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -185,12 +185,23 @@ class Segmenter:
         self.maps = {name: shape for name, shape in given.items() if len(shape) in (3, 4)}
         if not self.maps:
             raise CaffeError(f"{model}: gives {given}, not a label for each pixel")
-        meta = self.session.metadata
+        try:
+            self._read(self.session.metadata)
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise CaffeError(f"{model}: its metadata is not as convert-fcn writes it: {error}") from error
+        self._kept = threading.local()
+
+    def _read(self, meta: Mapping[str, str]) -> None:
         self.mean = np.broadcast_to(np.asarray(json.loads(meta.get("mean", "0")), np.float32), 3)
         self.scale = np.float32(json.loads(meta.get("scale", "1")))
-        self.classes: dict[str, list[str]] = json.loads(meta.get("classes", "{}"))
-        self.colours: dict[str, list[list[int]]] = json.loads(meta.get("palette", "{}"))
-        self._kept = threading.local()
+        #: of each output the names of its classes, and their colours (n, 3)
+        self.classes: dict[str, list[str]] = {
+            output: list(map(str, names)) for output, names in json.loads(meta.get("classes", "{}")).items()
+        }
+        self.colours: dict[str, np.ndarray] = {
+            output: np.asarray(colours, np.uint8).reshape(-1, 3)[:256]
+            for output, colours in json.loads(meta.get("palette", "{}")).items()
+        }
 
     def __call__(self, image: np.ndarray) -> list[Labels]:
         """Label an image (H, W, 3) uint8 RGB; one `Labels` for each output that is a map.
@@ -248,14 +259,12 @@ class Segmenter:
 
     def labels(self, output: str, value: np.ndarray) -> Labels:
         """What an output says: scores (classes, H, W), or labels (H, W), which are copied."""
+        if value.ndim == 2 and (value.dtype.kind not in "iu" or value.min(initial=0) < 0):
+            raise CaffeError(f"{self.path}: output '{output}' is {value.dtype}, and no label of a class")
         labels = value.copy() if value.ndim == 2 else label_map(value)
         colours = self.colours.get(output)
-        return Labels(
-            output,
-            labels,
-            self.classes.get(output, []),
-            np.asarray(colours, np.uint8) if colours else palette(),
-        )
+        found = palette() if colours is None or not len(colours) else colours
+        return Labels(output, labels, self.classes.get(output, []), found)
 
     def _bound(self, shape: tuple[int, ...]) -> Bound:
         """The calling thread's buffers for inputs of a shape; those of the last shapes are kept."""

@@ -79,7 +79,9 @@ def verify(
         VerifyError: a blob is off by more than `tolerance`; names it.
     """
     with _probe(path, device) as (session, blobs):
+        _check_inputs(net, session)
         _set_shapes(net, session, {**(shapes or {}), **{n: v.shape for n, v in (values or {}).items()}})
+        net.check_memory()
         feeds, fed = _feeds(net, session, values)
         got = session.run(feeds, blobs)
     if Path(path).stat().st_size < LARGE:
@@ -121,6 +123,18 @@ def difference(value: np.ndarray, reference: np.ndarray) -> float:
     return float(np.abs(value[finite].astype(np.float64) - reference[finite]).max(initial=0.0)) / scale
 
 
+def _check_inputs(net: Net, session: Session) -> None:
+    """CaffeError if the file does not take what the net takes: it may be of another net, or not ours."""
+    if _takes_pixels(session):
+        fits = list(session.inputs) == ["image"] and [len(net.blobs[n].shape) for n in net.inputs] == [4]
+        fits = fits and len(session.inputs["image"].shape) == 4 and net.blobs[net.inputs[0]].shape[1] == 3
+    else:
+        fits = set(session.inputs) <= set(net.inputs)
+    if not fits:
+        told = f"takes {', '.join(session.inputs) or 'nothing'}, the net {', '.join(net.inputs) or 'nothing'}"
+        raise CaffeError(f"{session.path}: {told}", "is it of another net?")
+
+
 def _feeds(
     net: Net, session: Session, values: Mapping[str, np.ndarray] | None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -133,8 +147,13 @@ def _feeds(
     (name,) = net.inputs
     n, c, h, w = fed[name].shape
     image = np.random.default_rng(0).integers(0, 256, (n, h, w, c), np.uint8)
-    mean, scale = (np.float32(json.loads(session.metadata[k])) for k in ("mean", "scale"))
-    return {"image": image}, {name: ((image[..., ::-1] - mean) * scale).transpose(0, 3, 1, 2)}
+    try:
+        mean, scale = (np.asarray(json.loads(session.metadata[k]), np.float32) for k in ("mean", "scale"))
+        of_pixel = np.broadcast_to(mean, 3)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        told = "does not tell the mean and scale of its pixels"
+        raise CaffeError(f"{session.path}: {told}: {error}") from error
+    return {"image": image}, {name: ((image[..., ::-1] - of_pixel) * scale).transpose(0, 3, 1, 2)}
 
 
 def _takes_pixels(session: Session) -> bool:

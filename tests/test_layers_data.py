@@ -358,7 +358,7 @@ def test_rand_skip_begins_inside_the_list(tmp_path):
 
 def test_unreadable_images_are_named(tmp_path):
     layer = image_data(tmp_path, [], list_="broken.png 1\n")
-    refused(layer, "broken.png: cannot be read as an image: No such file")
+    refused(layer, "broken.png: cannot be read: No such file")
     (tmp_path / "broken.png").write_text("not an image")
     refused(layer, "broken.png: cannot be read as an image")
     (tmp_path / "list.txt").write_text("\n")
@@ -600,7 +600,7 @@ def test_bad_window_files_are_named(tmp_path):
         ["# 0 x.png 3 8 10 2", "1 0.9 0 0 1 9", "0 0 0 0 1 1"],
         "rows (0, 9), columns (0, 1) are not inside it",
     )
-    fails(["# 0 y.png 3 8 10 2", "1 0.9 0 0 1 1", "0 0 0 0 1 1"], "y.png: cannot be read as an image")
+    fails(["# 0 y.png 3 8 10 2", "1 0.9 0 0 1 1", "0 0 0 0 1 1"], "y.png: cannot be read")
     refused(
         window_data(tmp_path, WINDOWS, "batch_size: 1 context_pad: 2"),
         "crop_size 4 must be more than 2 * context_pad",

@@ -202,7 +202,7 @@ INNER = st.sampled_from(
         lambda i: pool(i, 3, 1, 1, "AVE"),
         lambda i: pool(i, 2, 2, 0, "AVE"),
         lambda i: layer("ReLU", i, ""),
-        lambda i: layer("LRN", i, "lrn_param { local_size: 3 }"),
+        lambda i: layer("LRN", i, "lrn_param { local_size: 3 alpha: 1e-4 }"),
         lambda i: layer("Scale", i, "scale_param { bias_term: true }"),
         lambda i: layer("TanH", i, ""),
     ]

@@ -55,6 +55,11 @@ def test_cuda_is_never_the_cpu_in_silence(model):
         Session(model, "tensorrt")
 
 
+def test_devices_have_names(model):
+    with pytest.raises(DeviceError, match=r"no device 'cdua'; .*\n.*cuda"):
+        Session(model, "cdua")
+
+
 @without_gpu
 def test_auto_says_what_it_took(model):
     assert Session(model, "auto").device == "cpu"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import os
 import sys
 import warnings
 
@@ -62,18 +64,31 @@ def call(command: str, argv: list[str], prog: str) -> int:
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # a console's encoding may lack what a name or a formula holds
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore" if args.quiet else "always")
             warnings.showwarning = _show
             _load(args.layers)
-            return module.run(args) or 0
+            code = module.run(args) or 0
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # who read our output has gone; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (CaffeError, OSError) as error:
         if args.debug:
             raise
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
+    except Exception as error:
+        if args.debug:
+            raise
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"{prog}: internal error: {told}", file=sys.stderr)
+        print("  please report it, with what --debug shows", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{prog}: stopped", file=sys.stderr)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 from caffe_fcn.formats.binary_net import read_upgraded
-from caffe_fcn.formats.files import atomic_write
+from caffe_fcn.formats.files import atomic_write, file_size
 from caffe_fcn.formats.prototxt import format as format_
 from caffe_fcn.formats.prototxt import read_net
 
@@ -22,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    file_size(args.source, "a net")
     with open(args.source, "rb") as file:
         text = _is_text(file.read(4096))
     data = (

@@ -37,11 +37,11 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _npz(path: str | os.PathLike[str], size: int) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        _believable(sum(member.file_size for member in archive.infolist()), size)
     with np.load(path, allow_pickle=False) as file:
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("a single array has no name")
-        _believable(sum(member.file_size for member in file.zip.infolist()), size)
-        return {k: a for k in file.files if (a := file[k]).dtype.kind == "f"}
+        arrays = {k: file[k] for k in file.files}
+    return {k: a for k, a in arrays.items() if a.dtype.kind == "f"}
 
 
 def _hdf5(path: str | os.PathLike[str], size: int) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ def load_layers(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         CaffeError: the file is missing, raises something, or has no layer type in it; nothing is registered.
     """
-    file = Path(path).resolve()
+    file = Path(os.path.realpath(path))
     if file in _loaded:
         return _loaded[file]
     if not file.is_file():

@@ -45,6 +45,6 @@ def statistics(values: np.ndarray) -> Statistics:
     if not number:
         return Statistics(0, 0, 0, 0, 0, odd, flat.size, [])
     sample = flat[:: -(-flat.size // SAMPLE)]
-    sample = sample[np.isfinite(sample)]
+    sample = sample[np.isfinite(sample)].astype(np.float64)  # in which bins between any two float32 differ
     bars = np.histogram(sample, BINS, (least, most))[0].tolist() if most > least else [len(sample)]
     return Statistics(least, most, total / number, squares**0.5, zeros, odd, flat.size, bars)

@@ -28,7 +28,7 @@ def input_shapes(path: str | os.PathLike[str], data: bytes | None = None) -> dic
     try:
         graph = next(_inside(scan, 0, len(scan.data), GRAPH))
         return dict(_input(scan, f) for f in _inside(scan, graph.start, graph.stop, INPUT))
-    except (CaffemodelError, StopIteration) as error:
+    except (CaffemodelError, StopIteration, ValueError) as error:  # ValueError: an input of no name, or two
         raise CaffeError(
             f"{path}: is not an ONNX model", "convert-fcn makes one of a prototxt and its weights"
         ) from error

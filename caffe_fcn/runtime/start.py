@@ -10,8 +10,8 @@ import warnings
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from caffe_fcn.errors import CaffeError, CaffeWarning, DeviceError
-from caffe_fcn.runtime.devices import CUDA, NAMES, Wish, cuda_driver, default_cache, providers
+from caffe_fcn.errors import CaffeError, CaffeWarning, DeviceError, nearest
+from caffe_fcn.runtime.devices import CUDA, DEVICES, NAMES, Wish, cuda_driver, default_cache, providers
 
 _HINTS = {
     "cuda": "`caffe-fcn doctor` says what is missing; --device cpu runs it here",
@@ -34,11 +34,15 @@ def start(source: str | bytes, path: str, wish: Wish, settings: dict[str, Any]) 
         settings: attributes of onnxruntime's SessionOptions, and config entries, which have a dot in them.
 
     Raises:
-        DeviceError: the device asked for cannot be had.
+        DeviceError: there is no such device, or it cannot be had.
         CaffeError: onnxruntime does not accept the model.
     """
     import onnxruntime as ort
 
+    if wish.device not in DEVICES:
+        raise DeviceError(
+            f"no device '{wish.device}'; there are {', '.join(DEVICES)}", nearest(wish.device, DEVICES)
+        )
     available = ort.get_available_providers()
     driver = wish.device != "cpu" and cuda_driver()
     if driver:

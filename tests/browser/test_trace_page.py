@@ -53,6 +53,8 @@ def test_every_shape_follows_the_box(voc8s):
     told = voc8s.text("[data-fact='at once']")
     assert told.startswith(f"{want.totals.live / 2**20:.1f} MiB at most (in {want.totals.live_at})")
     assert voc8s.text("[data-shape='5']") == "64×266×349"
+    label = voc8s.one("#graph [data-row='5']").get_attribute("aria-label")
+    assert label == "pool1, Pooling, 1 × 64 × 266 × 349"
     assert voc8s.text("#verdict") == "Every layer works: score 1 × 21 × 334 × 500."
     voc8s.one("#reset").click()
     assert voc8s.run("return document.querySelector('[data-symbol=H]').value") == "500"

@@ -76,6 +76,8 @@ function tell() {
     const row = Number(element.dataset.row);
     element.classList.toggle('fails', failing?.row === row);
     element.classList.toggle('beyond', failing != null && row >= failing.row);
+    const told = failing?.row === row ? 'does not work' : (ROWS[row].shapes || []).slice(0, 1).map(numbers).join();
+    element.setAttribute('aria-label', [ROWS[row].name, ROWS[row].type, told].filter(Boolean).join(', '));
   }
   tellTable();
   tellCrops();
