@@ -20,7 +20,8 @@ class SizeNeeded(CaffeError):  # noqa: N818 - it is a question, answered by fixi
 
     def __init__(self, extent: Extent) -> None:
         self.symbols = extent.symbols()
-        super().__init__(f"the size {extent} has to be fixed")
+        text = str(extent)
+        super().__init__(f"the size {text if len(text) < 200 else text[:200] + ' ...'} has to be fixed")
 
 
 #: A formula that takes more symbols, or larger numbers, than any net's gives up: its symbols are fixed.

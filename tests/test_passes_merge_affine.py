@@ -128,7 +128,7 @@ def test_a_run_ends_where_somebody_else_reads():
 
 def test_two_branches():
     text = scale("x", "a") + power("x", "b") + layer("Eltwise", "a", "c", 'bottom: "b"')
-    assert [node.op for node in merged(text, 2).nodes] == ["BatchNormalization", "BatchNormalization", "Sum"]
+    assert [node.op for node in merged(text, 2).nodes] == ["BatchNormalization", "BatchNormalization", "Add"]
 
 
 def test_constants_on_either_side():

@@ -1,10 +1,10 @@
 """A Deconvolution whose kernels are zero off the channel diagonal works on each channel by itself.
 
 `surgery.interp` writes such kernels: upsampling 21 score maps multiplies each with 20 planes of zeros besides
-its own. With a group for each channel these products are left out; what is left is the same, bit for bit
-(adding 0 * x changes nothing, short of infinities in x).
+its own. With a group for each channel these products are left out.
 
 Requires: exactly zero off the diagonal, as many channels out as in, group 1. A learned, dense one stays.
+Keeps: every element, bit for bit; adding 0 * x changes nothing, short of infinities in x.
 """
 
 from __future__ import annotations

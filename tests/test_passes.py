@@ -1,0 +1,61 @@
+"""All passes together: on every reference net, and which can be left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from caffe_fcn.errors import CaffeError
+from caffe_fcn.export import passes
+from caffe_fcn.export.exporter import export
+from caffe_fcn.export.passes import border_plan
+from caffe_fcn.export.write import to_model
+from caffe_fcn.runtime import Session
+from tests.conftest import REFERENCE
+from tests.reference_cases import Case, assert_close, cases
+
+THIN = Case(REFERENCE / "nets", "fcn8s-thin-1px")
+
+
+@pytest.mark.parametrize("case", cases("nets") + cases("random"), ids=lambda case: case.name)
+def test_what_real_caffe_computed(case, monkeypatch):
+    """With joins for free, so that thin nets get them too."""
+    monkeypatch.setattr(border_plan, "JOIN", 0)
+    graph = export(case.net()).graph
+    passes.run(graph)
+    session = Session(to_model(graph, 17).SerializeToString(), "cpu")
+    fed = case.group("in:")
+    for name, value in session.run({n: fed[n] for n in session.inputs}).items():
+        assert_close(np.asarray(value, np.float32), case.stored.get(f"out:{name}", fed.get(name)), name)
+
+
+def test_all_of_them_find_work(monkeypatch):
+    monkeypatch.setattr(border_plan, "JOIN", 0)
+    changed = passes.run(export(THIN.net()).graph)
+    assert changed == {"merge-affine": 0, "group-deconvolution": 3, "crop-in-deconvolution": 1, "border": 1}
+
+
+def test_left_out_by_name():
+    changed = passes.run(export(THIN.net()).graph, ["border", "group-deconvolution"])
+    assert changed == {"merge-affine": 0, "crop-in-deconvolution": 1}
+
+
+def test_all_left_out():
+    graph, plain = export(THIN.net()).graph, export(THIN.net()).graph
+    assert passes.run(graph, ["all"]) == {}
+    assert to_model(graph, 17) == to_model(plain, 17)
+
+
+def test_no_such_pass():
+    with pytest.raises(CaffeError, match="no pass 'boarder'") as error:
+        passes.run(export(THIN.net()).graph, ["boarder"])
+    assert "did you mean border" in str(error.value)
+
+
+@pytest.mark.parametrize("module", passes.PASSES, ids=lambda module: module.NAME)
+def test_each_says_what_it_does(module):
+    """The first line is what --list-passes prints; what it requires and keeps follows."""
+    text = module.__doc__
+    assert text.splitlines()[0].endswith(".")
+    assert "Requires:" in text
+    assert "Keeps:" in text
