@@ -25,7 +25,7 @@ class SizeNeeded(CaffeError):  # noqa: N818 - it is a question, answered by fixi
 
 
 #: A formula that takes more symbols, or larger numbers, than any net's gives up: its symbols are fixed.
-MOST, BITS = 1000, 128
+MOST, DEEPEST, BITS = 1000, 40, 128
 
 
 class Floor(NamedTuple):
@@ -67,14 +67,16 @@ Monomial: TypeAlias = tuple[Atom, ...]
 class Extent:
     """A polynomial with integer coefficients in symbols and floors. Immutable."""
 
-    __slots__ = ("atoms", "hint", "key", "terms")
+    __slots__ = ("atoms", "depth", "hint", "key", "terms")
 
     def __init__(self, terms: Mapping[Monomial, int]) -> None:
         self.terms: dict[Monomial, int] = {m: c for m, c in sorted(terms.items(), key=_order) if c}
         self.key: tuple[Any, ...] = tuple((tuple(a.key for a in m), c) for m, c in self.terms.items())
         self.hint: int = sum(c * _value(m) for m, c in self.terms.items())
         self.atoms: int = sum(1 if isinstance(a, Symbol) else 1 + a.of.atoms for m in self.terms for a in m)
-        if self.atoms > MOST or any(n.bit_length() > BITS for n in self._numbers()):
+        inner = [a.of.depth for m in self.terms for a in m if isinstance(a, Floor)]
+        self.depth: int = 1 + max(inner, default=-1)  # floors in each other
+        if self.atoms > MOST or self.depth > DEEPEST or any(n.bit_length() > BITS for n in self._numbers()):
             raise SizeNeeded(self)
 
     def _numbers(self) -> Iterator[int]:

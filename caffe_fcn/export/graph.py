@@ -51,10 +51,6 @@ class Graph:
         """Bytes of the constants in the file."""
         return sum(a.nbytes // (2 if n in self.rounded else 1) for n, a in self.constants.items())
 
-    def producer(self, name: str) -> Node | None:
-        """The node that computes a tensor; None for inputs and constants."""
-        return next((node for node in self.nodes if name in node.outputs), None)
-
     def consumers(self, name: str) -> list[Node]:
         """The nodes that read a tensor."""
         return [node for node in self.nodes if name in node.inputs]

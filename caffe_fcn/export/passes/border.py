@@ -24,7 +24,7 @@ import numpy as np
 from caffe_fcn.export.builder import Builder
 from caffe_fcn.export.graph import Graph, Node, Value
 from caffe_fcn.export.passes.border_axes import Axis, canvas, trims
-from caffe_fcn.export.passes.border_plan import POINTWISE, WINDOWED, Chain, Level, follow
+from caffe_fcn.export.passes.border_plan import MOST, POINTWISE, WINDOWED, Chain, Level, follow, starts
 from caffe_fcn.symbols import Extent, Size, same
 
 NAME = "border"
@@ -37,7 +37,7 @@ WHOLE: Trims = ((0, 0), (0, 0))
 def apply(graph: Graph) -> int:
     """Split the chains for which it pays; returns how many."""
     changed = 0
-    for node in [node for node in graph.nodes if node.op == "Conv"]:
+    for node in [node for node in graph.nodes if starts(graph, node)][:MOST]:
         chain = follow(graph, node)
         cuts = chain.best() if chain else []
         if chain and cuts:

@@ -42,6 +42,8 @@ JOIN = 20_000_000
 WORTHWHILE = 0.05
 #: Levels that are looked at, and the padding up to which a border is one: lists of it have to stay short.
 LONGEST, WIDEST = 64, 1 << 12
+#: Chains that are looked at. An FCN has one, and a net with thousands is none that a person wrote.
+MOST = 16
 
 
 @dataclass
@@ -114,13 +116,19 @@ class Chain:
         return sum(level.products * h * w for level, h, w in made)
 
 
+def starts(graph: Graph, node: Node) -> bool:
+    """Whether a node is a Convolution whose padding is at least its windows."""
+    slides = _slides(graph, node, node.inputs[0]) if node.op == "Conv" else None
+    if not slides:
+        return False
+    return all(s.reach <= min(s.begin, s.end) and max(s.begin, s.end) <= WIDEST for s in slides)
+
+
 def follow(graph: Graph, first: Node) -> Chain | None:
-    """The chain that begins with a Convolution whose padding is at least its windows; else None."""
+    """The chain that begins with a node that `starts` one; None if its sizes depend on more than the inputs'."""
     data = first.inputs[0]
     slides = _slides(graph, first, data)
-    if first.op != "Conv" or not slides:
-        return None
-    if any(min(s.begin, s.end) < s.reach or max(s.begin, s.end) > WIDEST for s in slides):
+    if not slides:
         return None
     shapes = {v.name: v.shape for v in (*graph.values.values(), *graph.inputs)}
     shape = shapes.get(data, ())

@@ -10,7 +10,7 @@ bit; it is a sum of the same products.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from fractions import Fraction
 from math import ceil
 
@@ -25,24 +25,31 @@ NAME = "crop-in-deconvolution"
 
 def apply(graph: Graph) -> int:
     """Move what can be moved; returns how many Crops became less."""
-    outputs = {v.name for v in graph.outputs}
-    moved = 0
-    for cut in [node for node in graph.nodes if node.op == "Slice"]:
-        top = cut.inputs[0]
-        node = graph.producer(top)
-        if node is None or node.op != "ConvTranspose" or top in outputs or len(graph.consumers(top)) > 1:
-            continue
-        moved += _move(graph, node, cut)
+    makers = {node.outputs[0]: node for node in graph.nodes if node.op == "ConvTranspose"}
+    readers = Counter(name for node in graph.nodes for name in set(node.inputs))
+    readers.update(v.name for v in graph.outputs)
+    taken = graph.names()
+    instead: dict[int, list[Node]] = {}  # of a Slice, by its id
+    for cut in graph.nodes:
+        node = makers.get(cut.inputs[0]) if cut.op == "Slice" else None
+        left = _move(graph, node, cut, taken) if node and readers[cut.inputs[0]] == 1 else None
+        if node and left is not None:
+            instead[id(cut)] = left
+            makers[node.outputs[0]] = node
+    graph.nodes = [new for node in graph.nodes for new in instead.get(id(node), [node])]
     graph.prune()
-    return moved
+    return len(instead)
 
 
-def _move(graph: Graph, node: Node, cut: Node) -> bool:
-    """Widen the pads of `node` by what `cut` takes off at both ends of an axis."""
+def _move(graph: Graph, node: Node, cut: Node, taken: set[str]) -> list[Node] | None:
+    """Widen the pads of `node` by what `cut` takes off at both ends of an axis.
+
+    Returns the nodes that are left of `cut`; None if nothing can be moved.
+    """
     whole, left = (graph.values.get(name) for name in (node.outputs[0], cut.outputs[0]))
     starts, axes = (graph.constants.get(cut.inputs[i]) for i in (1, 3))
     if whole is None or left is None or starts is None or axes is None or len(cut.inputs) > 4:
-        return False
+        return None
     pads, moved, rest = list(node.attributes["pads"]), [], False
     for axis, start in zip(axes.tolist(), starts.tolist(), strict=True):
         behind = whole.shape[axis] - start - left.shape[axis]
@@ -51,14 +58,12 @@ def _move(graph: Graph, node: Node, cut: Node) -> bool:
         for end in (axis - 2, axis - 2 + len(pads) // 2) if moved[-1] else ():
             pads[end] += moved[-1]
     if not any(moved):
-        return False
+        return None
     node.attributes = {**node.attributes, "pads": pads}
     if rest:
-        _shift(graph, node, cut, starts, np.asarray(moved, np.int64))
-    else:
-        node.outputs, node.layer = list(cut.outputs), cut.layer
-        graph.nodes.remove(cut)
-    return True
+        return _shift(graph, node, cut, starts, np.asarray(moved, np.int64), taken)
+    node.outputs, node.layer = list(cut.outputs), cut.layer
+    return []
 
 
 def _room(node: Node, axis: int) -> int:
@@ -68,23 +73,24 @@ def _room(node: Node, axis: int) -> int:
     return reach - 1 - max(a["pads"][axis], a["pads"][axis + n])
 
 
-def _shift(graph: Graph, node: Node, cut: Node, starts: np.ndarray, moved: np.ndarray) -> None:
+def _shift(
+    graph: Graph, node: Node, cut: Node, starts: np.ndarray, moved: np.ndarray, taken: set[str]
+) -> list[Node]:
     """Let `cut` take the rest off what `node` makes now, which is no longer the blob."""
-    taken = {name for other in graph.nodes for name in other.outputs} | set(graph.constants)
     top, begin, by = (Builder.fresh(f"{cut.name}/{part}", taken) for part in ("most", "starts", "moved"))
+    taken.update((top, begin, by))
     node.outputs = [top]
     stops = cut.inputs[2]
     graph.constants[begin] = starts - moved
     if stops in graph.constants:
         graph.constants[by] = graph.constants[stops] - moved
         cut.inputs = [top, begin, by, cut.inputs[3]]
-        return
+        return [cut]
     end = Builder.fresh(f"{cut.name}/stops", taken)
     graph.constants[by] = moved
-    graph.nodes.insert(
-        graph.nodes.index(cut), Node("Sub", [stops, by], [end], {}, f"{cut.name}/Sub", cut.layer)
-    )
+    taken.add(end)
     cut.inputs = [top, begin, end, cut.inputs[3]]
+    return [Node("Sub", [stops, by], [end], {}, f"{cut.name}/Sub", cut.layer), cut]
 
 
 def least(size: Size) -> int:

@@ -49,13 +49,14 @@ class Run(NamedTuple):
 def apply(graph: Graph) -> int:
     """Merge what can be merged; returns how many runs of nodes became one."""
     behind = {name for node in graph.nodes if node.op == "ConvTranspose" for name in node.outputs}
-    merged = 0
-    for run in _runs(graph):
-        if len(run.nodes) > 1 or (run.x in behind and run.nodes[0].op != NORM):
-            _replace(graph, run)
-            merged += 1
+    runs = [r for r in _runs(graph) if len(r.nodes) > 1 or (r.x in behind and r.nodes[0].op != NORM)]
+    instead: dict[int, list[Node]] = {}  # of a run's node, by its id
+    for run in runs:
+        instead |= {id(node): [] for node in run.nodes}
+        instead[id(run.nodes[-1])] = [_merged(graph, run)]
+    graph.nodes = [new for node in graph.nodes for new in instead.get(id(node), [node])]
     graph.prune()
-    return merged
+    return len(runs)
 
 
 def _runs(graph: Graph) -> list[Run]:
@@ -72,7 +73,9 @@ def _runs(graph: Graph) -> list[Run]:
         x, top = free[0], node.outputs[0]
         shapes[top] = shapes[x]
         before = runs.pop(x) if x in runs and readers[x] == 1 else Run(x, [], [])
-        runs[top] = Run(before.x, [*before.nodes, node], [*before.parts, part])
+        before.nodes.append(node)
+        before.parts.append(part)
+        runs[top] = before
     return list(runs.values())
 
 
@@ -108,14 +111,11 @@ def _by_channel(array: np.ndarray, shape: Shape) -> np.ndarray | None:
     return np.broadcast_to(array.astype(np.float64).reshape(-1), (int(shape[1]),))
 
 
-def _replace(graph: Graph, run: Run) -> None:
-    """Put one BatchNormalization in the place of the run's last node."""
+def _merged(graph: Graph, run: Run) -> Node:
+    """One BatchNormalization, which makes what the run's last node does."""
     factor, term = reduce(Affine.then, run.parts)
     last = run.nodes[-1]
     parts = {"scale": factor, "bias": term, "mean": 0 * factor, "var": 0 * factor + (1 - EPSILON)}
     names = [Builder.fresh(f"{last.name}.{part}", graph.constants) for part in parts]
     graph.constants.update(zip(names, (a.astype(np.float32) for a in parts.values()), strict=True))
-    merged = Node(NORM, [run.x, *names], last.outputs, {"epsilon": EPSILON}, last.name, last.layer)
-    graph.nodes[graph.nodes.index(last)] = merged
-    gone = {id(node) for node in run.nodes}
-    graph.nodes = [node for node in graph.nodes if id(node) not in gone]
+    return Node(NORM, [run.x, *names], last.outputs, {"epsilon": EPSILON}, last.name, last.layer)
