@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,10 +83,12 @@ def convert(
     """
     o = options or Options(**changes)
     _refuse_target(out)
-    cut = pruned(to_deploy(read_net(prototxt), o.input_shapes), o.outputs)
-    net = load(cut, caffemodel, o.input_shapes)
-    filled = surgery.fill_missing(net, o.init_missing) if caffemodel is not None else []
-    return _export(net, cut, caffemodel, out, o, filled, progress)
+    with ThreadPoolExecutor(1) as beside:  # hashing runs while the net is built
+        sources = beside.submit(_sources, prototxt, caffemodel)
+        cut = pruned(to_deploy(read_net(prototxt), o.input_shapes), o.outputs)
+        net = load(cut, caffemodel, o.input_shapes)
+        filled = surgery.fill_missing(net, o.init_missing) if caffemodel is not None else []
+        return _export(net, cut, sources, out, o, filled, progress)
 
 
 def load(cut: Deploy, caffemodel: PathLike | None, shapes: Mapping[str, Sequence[int]]) -> Net:
@@ -116,7 +119,7 @@ def load(cut: Deploy, caffemodel: PathLike | None, shapes: Mapping[str, Sequence
 def _export(
     net: Net,
     cut: Deploy,
-    caffemodel: PathLike | None,
+    sources: Future[dict[str, str]],
     out: PathLike,
     o: Options,
     filled: list[str],
@@ -136,7 +139,7 @@ def _export(
     )
     if o.fp16:
         half.apply(graph, o.keep_fp32, o.opset)
-    graph.metadata.update(_sources(net.path, caffemodel))
+    graph.metadata.update(sources.result())
     with _staged(out) as path:
         with progress(f"writing {Path(out).name}", graph.nbytes) if progress else _silent() as step:
             size = write(
@@ -175,7 +178,7 @@ def pixels(cut: Deploy, mean: Sequence[float] | None = None, scale: float | None
     return Pixels(mean, scale if scale is not None else told.scale if told else 1.0)
 
 
-def _sources(prototxt: str, caffemodel: PathLike | None) -> dict[str, str]:
+def _sources(prototxt: PathLike, caffemodel: PathLike | None) -> dict[str, str]:
     """Names and sha256 of what the file was made from."""
     found = {}
     for key, path in (("prototxt", prototxt), ("caffemodel", caffemodel)):
