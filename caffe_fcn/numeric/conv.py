@@ -12,6 +12,7 @@ from caffe_fcn.numeric.blas import BUFFER, pieces, settled
 from caffe_fcn.numeric.im2col import boxes, extent, im2col, last
 
 Array = np.ndarray
+ALONE = Window(1)
 
 
 def conv(
@@ -32,15 +33,14 @@ def conv(
     top = np.empty((x.shape[0], group * per_group, *counts), np.float32)
     start = np.zeros(top.shape[1], np.float32) if bias is None else bias
     start = start.reshape(group, per_group, *(1,) * len(counts))
+    out = top.reshape(len(x), group, per_group, *counts)
     if x.shape[1] == 0 or top.size == 0:
-        top.reshape(len(x), group, per_group, *counts)[...] = start
-        return top
-    plain = all(w.reach == 1 and w.stride == 1 and w.pad == 0 for w in windows)
-    for image, out in zip(x, top.reshape(len(x), group, per_group, *counts), strict=True):
-        if plain:
-            _pixels(image, weight, start, out)
-        else:
-            _columns(image, weight, start, windows, out)
+        out[...] = start
+    elif all(w.reach == 1 and w.stride == 1 and w.pad == 0 for w in windows):
+        for image, values in zip(x, out, strict=True):
+            _pixels(image, weight, start, values)
+    else:  # the batch is one more axis to slide over, so that small images share a product
+        _columns(np.moveaxis(x, 0, 1), weight, start[:, :, None], [ALONE, *windows], np.moveaxis(out, 0, 2))
     return top
 
 
