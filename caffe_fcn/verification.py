@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,12 @@ from caffe_fcn.runtime import Device, Session
 
 TOLERANCE = 1e-4  # of a blob's largest absolute value: float32 sums in another order
 HALF_TOLERANCE = 3e-2  # the same for float16, whose every product is off by up to 5e-4
+OVERFLOW = "float16 ends at 65504; --keep-fp32 LAYER keeps a layer in float32"
 LARGE = 100e6  # bytes; onnxruntime takes many seconds to lay out that many weights for speed
 GROWN = 1e-2  # beyond this no net's rounding is to blame
 #: Images that a file is tried with, the first that the net takes; sides divide by 32 only if they have to.
-SIDES = ((37, 45), (69, 77), (133, 141), (229, 237), (40, 48), (64, 96), (192, 256))
+SIDES = ((37, 45), (69, 77), (65, 97), (133, 141), (229, 237), (40, 48), (64, 96), (192, 256), (389, 397))
+BATCH = 2  # images to try where a file of one size leaves their number open
 
 
 @dataclass
@@ -83,31 +86,40 @@ def verify(
         _set_shapes(net, session, {**(shapes or {}), **{n: v.shape for n, v in (values or {}).items()}})
         net.check_memory()
         feeds, fed = _feeds(net, session, values)
-        got = session.run(feeds, blobs)
-    if Path(path).stat().st_size < LARGE:
-        got.update(Session(path, device).run(feeds))
+        probed = session.run(feeds, blobs)
+    whole = Session(path, device).run(feeds) if Path(path).stat().st_size < LARGE else {}
+    got = {**probed, **whole}
     if expected is None:
-        for name in net.inputs:
-            net.blobs[name].data[...] = fed[name]
+        _fill(net, fed)
         net.forward()
         reference = {name: blob.peek() for name, blob in net.blobs.items()}
     else:
         reference = dict(expected)
     reference.update(_derived(got))
+    reference.update(_changed_inputs(net, got, reference))
     report = Report(session.device, {n: tuple(a.shape) for n, a in feeds.items()}, tolerance)
     report.differences = {n: difference(v, reference[n]) for n, v in got.items() if n in reference}
     decided = any(layer.decides for layer in net.layers)  # the last bit may choose another box
     if expected is None and not report.worst[1] <= tolerance and (decided or report.worst[1] < GROWN):
-        report.grown, report.differences = min(report.worst[1], 1.0), _layer_by_layer(net, got)
+        _fill(net, fed)  # a layer in place on an input has written there
+        report.grown, report.differences = min(report.worst[1], 1.0), _layer_by_layer(net, probed)
+        _check_whole(net, path, probed, whole)
     blob, worst = report.worst
     if not report.differences:
         raise VerifyError(f"{path}: none of its blobs is known to compare with: {', '.join(got)}")
     if not worst <= tolerance:
         raise VerifyError(
             f"{path}: blob '{blob}' differs from the reference by {worst:.2e} of its largest value, "
-            f"more than {tolerance:.0e}"
+            f"more than {tolerance:.0e}",
+            OVERFLOW if np.isnan(worst) and tolerance == HALF_TOLERANCE else "",
         )
     return report
+
+
+def _fill(net: Net, fed: Mapping[str, np.ndarray]) -> None:
+    """The net's inputs."""
+    for name in net.inputs:
+        net.blobs[name].data[...] = fed[name]
 
 
 def difference(value: np.ndarray, reference: np.ndarray) -> float:
@@ -171,6 +183,14 @@ def _derived(got: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
+def _changed_inputs(
+    net: Net, got: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What a layer made of an input in place: in the file it needs a name of its own, NAME_2 as a rule."""
+    stems = {name: re.sub(r"_\d+\Z", "", name) for name in got if name not in reference}
+    return {name: reference[stem] for name, stem in stems.items() if stem in net.inputs and stem in reference}
+
+
 def _layer_by_layer(net: Net, got: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The differences when every layer starts from the file's own blobs, so that rounding does not add up.
 
@@ -189,6 +209,28 @@ def _layer_by_layer(net: Net, got: Mapping[str, np.ndarray]) -> dict[str, float]
     return differences
 
 
+def _check_whole(
+    net: Net,
+    path: str | os.PathLike[str],
+    probed: Mapping[str, np.ndarray],
+    whole: Mapping[str, np.ndarray],
+) -> None:
+    """VerifyError if onnxruntime's rewriting changes an output that no layer before it decides.
+
+    Behind a layer that decides, the last bits, which rewriting changes, choose other boxes.
+    """
+    decided: set[int] = set()
+    for layer, bottoms, tops in zip(net.layers, net.bottom_ids, net.top_ids, strict=True):
+        if layer.decides or decided.intersection(bottoms):
+            decided.update(tops)
+    for name in whole.keys() & probed.keys():
+        off = difference(whole[name], probed[name])
+        if net.blob_index.get(name) not in decided and not off < GROWN:
+            raise VerifyError(
+                f"{path}: onnxruntime's rewriting changes '{name}' by {off:.2e} of its largest value"
+            )
+
+
 def random_inputs(net: Net, seed: int = 0) -> dict[str, np.ndarray]:
     """Values that the layer which reads an input can take; else normal ones, as mean-free pixels are."""
     rng = np.random.default_rng(seed)
@@ -196,43 +238,57 @@ def random_inputs(net: Net, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def _sample(net: Net, name: str, rng: np.random.Generator) -> np.ndarray:
-    same = {net.blob_index[name]}  # the input, and what a Split makes of it
+    same = {net.blob_index[name]}  # the input, and what a Split or Reshape makes of it
     for layer, bottoms, tops in zip(net.layers, net.bottom_ids, net.top_ids, strict=True):
-        if layer.type == "Split" and same.intersection(bottoms):
+        if layer.shares_data and same.intersection(bottoms):
             same.update(tops)
             continue
         shapes = [net.blob_list[b].shape for b in bottoms]
         for i in (i for i, b in enumerate(bottoms) if b in same):
             if (values := layer.sample(i, shapes, rng)) is not None:
-                return values
+                return values.reshape(net.blobs[name].shape)
     return rng.normal(0, 60, net.blobs[name].shape)
 
 
 def _set_shapes(net: Net, session: Session, shapes: Mapping[str, Sequence[int]]) -> None:
-    """The net's inputs at the shapes asked for, else at a small image where the file leaves H and W open."""
+    """The net's inputs at the shapes asked for, else at a small image where the file leaves H and W open.
+
+    A file of one size is tried with few images, whatever the number in the prototxt.
+    """
     chosen = {n: tuple(s) for n, s in shapes.items()}
     declared = {n: sides for n, sides in _sides(net, session).items() if n not in chosen}
     open_ = [n for n, sides in declared.items() if any(isinstance(side, str) for side in sides)]
-    for tried in SIDES:
-        trial = {
-            n: (
-                1,
-                net.blobs[n].shape[1],
-                *(t if isinstance(d, str) else d for t, d in zip(tried, declared[n], strict=True)),
-            )
-            for n in open_
-        }
+    for trial in [*_images(net, declared, open_), *_batches(net, session, {*chosen, *open_})]:
         try:
             net.infer({**chosen, **trial})
         except CaffeError:
-            if not open_:
-                raise
             continue
         chosen.update(trial)
         break
+    net.infer(chosen)
     for name, shape in chosen.items():
         net.blobs[name].reshape(*shape)
     net.reshape()
+
+
+def _images(
+    net: Net, declared: Mapping[str, list[Any]], open_: Sequence[str]
+) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Small images for the inputs whose sides are open."""
+    for tried in SIDES if open_ else ():
+        pairs = {n: zip(tried, declared[n], strict=True) for n in open_}
+        sides = {n: tuple(t if isinstance(d, str) else d for t, d in pair) for n, pair in pairs.items()}
+        yield {n: (1, net.blobs[n].shape[1], *sides[n]) for n in open_}
+
+
+def _batches(net: Net, session: Session, known: set[str]) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Fewer items for the inputs whose first extent is open."""
+    first = {
+        n: i.shape[0] for n, i in session.inputs.items() if n in net.inputs and n not in known and i.shape
+    }
+    shapes = {n: net.blobs[n].shape for n, extent in first.items() if isinstance(extent, str)}
+    if any(shape[0] > BATCH for shape in shapes.values()):
+        yield {n: (min(shape[0], BATCH), *shape[1:]) for n, shape in shapes.items()}
 
 
 def _sides(net: Net, session: Session) -> dict[str, list[Any]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from caffe_fcn import surgery
+from caffe_fcn.errors import CaffeError
 from caffe_fcn.export.exporter import export
 from caffe_fcn.export.passes import crop_in_deconvolution, group_deconvolution
 from caffe_fcn.export.passes.crop_in_deconvolution import least
@@ -147,6 +148,29 @@ def test_a_deconvolution_that_is_read_elsewhere_stays(more):
 
 def test_a_crop_of_something_else_stays():
     assert crop_in_deconvolution.apply(export(made(up(4, 2) + crop(1, of="x").replace("1", "0"))).graph) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 7), st.integers(1, 4), st.booleans())
+def test_any_deconvolution_and_crop(data, k, s, fixed):
+    """Both passes, at the size of the net and, where sizes are open, at others."""
+    p = data.draw(st.integers(0, (k - 1) // 2))
+    text = up(k, s, p, data.draw(st.booleans())) + crop(
+        *data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=2))
+    )
+    try:
+        net = made(text, diagonal=True)
+    except CaffeError:  # nothing is left to cut there
+        reject()
+    graph, plain = export(net, static=["x"] * fixed).graph, export(net, static=["x"] * fixed).graph
+    group_deconvolution.apply(graph)
+    crop_in_deconvolution.apply(graph)
+    for size in [(9, 8)] if fixed else [(9, 8), (1, 1), (13, 2)]:
+        try:
+            run(plain, *size)
+        except CaffeError:  # an image too small for the net
+            continue
+        same(plain, graph, *size)
 
 
 # --- how small a size can get

@@ -7,9 +7,12 @@ import json
 import numpy as np
 import pytest
 
+from caffe_fcn import verification
 from caffe_fcn.cli import call
 from caffe_fcn.conversion import convert
-from caffe_fcn.verification import difference
+from caffe_fcn.errors import VerifyError
+from caffe_fcn.net import Net
+from caffe_fcn.verification import difference, random_inputs
 from tests.conftest import REFERENCE
 from tests.reference_cases import Case
 
@@ -67,3 +70,55 @@ def test_difference():
     assert difference(one, one[:1]) == float("inf")
     assert np.isnan(difference(one, np.float32([1, np.inf])))
     assert difference(np.float32([1, -2.2]), one) == pytest.approx(0.2 / 2.01, rel=1e-3)
+
+
+DETECTOR = """
+layer { name: "loc" type: "Input" top: "loc" input_param { shape { dim: 1 dim: 16 } } }
+layer { name: "conf" type: "Input" top: "conf" input_param { shape { dim: 1 dim: 8 } } }
+layer { name: "priors" type: "Input" top: "priors" input_param { shape { dim: 1 dim: 2 dim: 16 } } }
+layer { name: "shift" type: "Power" bottom: "conf" top: "conf" power_param { shift: 0.5 } }
+layer { name: "twice" type: "Power" bottom: "conf" top: "twice" power_param { scale: 2 } }
+layer { name: "found" type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "priors" top: "found"
+        detection_output_param { num_classes: 2 code_type: CORNER } }
+"""
+
+
+@pytest.mark.parametrize(("changed", "passes"), [("found", True), ("twice", False)])
+def test_rewriting_may_choose_other_boxes_and_no_more(changed, passes, tmp_path, monkeypatch):
+    """onnxruntime's rewriting changes last bits, and these choose; what nothing chose has to stay.
+
+    The input that a layer in place changes is there again when layers are compared one by one.
+    """
+    real = verification.Session
+
+    class Rewritten(real):
+        def __init__(self, path, device, *, optimize=True):
+            super().__init__(path, device, optimize=optimize)
+            self.rewrites = optimize
+
+        def run(self, *args):
+            got = super().run(*args)
+            return {**got, changed: got[changed][..., ::-1] + 1} if self.rewrites else got
+
+    monkeypatch.setattr(verification, "Session", Rewritten)
+    (tmp_path / "net.prototxt").write_text(DETECTOR)
+    if passes:
+        report = convert(tmp_path / "net.prototxt", None, tmp_path / "net.onnx").verified
+        assert report.grown > 0.1
+        assert report.worst[1] < 1e-4
+        return
+    with pytest.raises(VerifyError, match="rewriting changes 'twice' by"):
+        convert(tmp_path / "net.prototxt", None, tmp_path / "net.onnx")
+
+
+def test_what_a_layer_can_take_is_found_through_a_reshape():
+    """Markers of a sequence are 0 or 1, also where they come as one row (LRCN)."""
+    net = Net("""
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 2 dim: 3 } } }
+    layer { name: "cont" type: "Input" top: "cont" input_param { shape { dim: 8 } } }
+    layer { name: "r" type: "Reshape" bottom: "cont" top: "r" reshape_param { shape { dim: 4 dim: 2 } } }
+    layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "r" top: "h" recurrent_param { num_output: 2 } }
+    """)
+    cont = random_inputs(net)["cont"]
+    assert cont.shape == (8,)
+    assert set(cont) <= {0.0, 1.0}

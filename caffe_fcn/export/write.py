@@ -28,6 +28,7 @@ IR_VERSION = (
     9  # what onnxruntime from 1.15 on reads; onnx's own default is newer than any onnxruntime accepts
 )
 OPSETS = range(17, 21)
+IR_VERSIONS = range(8, onnx.IR_VERSION + 1)  # 8 came with opset 15
 LIMIT = 2**31 - 2**20  # protobuf reads messages of up to 2 GiB
 CHUNK = 1 << 24
 
@@ -118,6 +119,9 @@ def _tensors(graph: Graph) -> list[Tensor]:
 def _model(graph: Graph, opset: int, ir_version: int) -> onnx.ModelProto:
     if opset not in OPSETS:
         raise CaffeError(f"opset {opset} is not one of {OPSETS.start} to {OPSETS.stop - 1}")
+    if ir_version not in IR_VERSIONS:
+        known = f"{IR_VERSIONS.start} to {IR_VERSIONS.stop - 1}"
+        raise CaffeError(f"IR version {ir_version} is not one of {known}")
     outputs = {v.name for v in graph.outputs}
     body = helper.make_graph(
         [_node(node) for node in graph.nodes],

@@ -125,7 +125,7 @@ def starts(graph: Graph, node: Node) -> bool:
 
 
 def follow(graph: Graph, first: Node) -> Chain | None:
-    """The chain that begins with a node that `starts` one; None if its sizes depend on more than the inputs'."""
+    """The chain that begins with a node that `starts` one; None if its sizes are not the inputs' alone."""
     data = first.inputs[0]
     slides = _slides(graph, first, data)
     if not slides:

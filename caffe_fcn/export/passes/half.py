@@ -1,58 +1,85 @@
 """Half precision: weights and arithmetic in float16, inputs and outputs still float32. Not exact: on request.
 
-Tensor cores multiply float16 several times as fast, and half as many bytes are moved. Casts stand where the
-two meet: behind the inputs, before the outputs, and around nodes that stay float32. These are nodes whose
-sums or powers leave float16's range (LRN, Softmax, Exp, reductions ...), what --preprocess adds, and the
-layers to keep.
+Tensor cores multiply float16 several times as fast, and half as many bytes are moved. What computes in
+float16 follows from the graph alone, by three rules:
 
-Weights are rounded as they are written, a piece at a time.
+- Products with weights do: Conv, ConvTranspose, Gemm, MatMul. They are summed in float32.
+- Moves, comparisons and simple arithmetic do where all that they read is in float16 already. So what a
+  network adds to its features is fast, while boxes, regions and whatever else comes in float32 stays so.
+- A layer of which any other node computes in float32 does so as a whole: powers, reductions and squares (LRN,
+  MVN, Normalize, Softmax ...) leave float16's range, which ends at 65504; coordinates and indices beyond
+  2048, as in detectors, its precision.
+
+Layers asked for stay in float32, and so do those whose weights float16 cannot hold, with a warning. Casts
+stand where the two meet. Weights are rounded as they are written, a piece at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import onnx
 
-from caffe_fcn.errors import CaffeError, nearest
+from caffe_fcn.errors import CaffeError, CaffeWarning, nearest
 from caffe_fcn.export.builder import ONNX_TYPES, Builder
 from caffe_fcn.export.graph import Graph, Node, Value
+from caffe_fcn.export.passes import merge_affine
 from caffe_fcn.export.write import to_model
 
 NAME = "half"
 
-#: What is computed in float16: products (which are summed in float32), comparisons and moves.
-ROUNDED = frozenset(
+PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+MOVES = frozenset(
     [
-        *("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Add", "Sub", "Mul", "Sum", "Max"),
-        *("Relu", "LeakyRelu", "PRelu", "Elu", "Sigmoid", "Tanh", "MaxPool", "AveragePool", "ArgMax"),
-        *("GlobalMaxPool", "GlobalAveragePool", "Concat", "Slice", "Split", "Gather", "Expand", "Reshape"),
-        *("Transpose", "Flatten", "Squeeze", "Unsqueeze", "Pad", "Tile", "Identity", "ConstantOfShape"),
-        *("DepthToSpace", "SpaceToDepth"),
+        *("Concat", "Slice", "Split", "Gather", "Expand", "Reshape", "Transpose", "Flatten", "Squeeze"),
+        *("Unsqueeze", "Pad", "Tile", "Identity", "DepthToSpace", "SpaceToDepth"),
     ]
 )
+BOUNDED = frozenset(("Sigmoid", "Tanh"))  # by 1, so that a product with them is no larger than its factor
+FOLLOWING = frozenset(
+    [
+        *MOVES,
+        *BOUNDED,
+        *("BatchNormalization", "Add", "Sub", "Mul", "Sum", "Max", "Min", "Abs", "Neg", "Clip", "ArgMax"),
+        *(
+            "Relu",
+            "LeakyRelu",
+            "PRelu",
+            "Elu",
+            "MaxPool",
+            "AveragePool",
+            "GlobalMaxPool",
+            "GlobalAveragePool",
+        ),
+    ]
+)
+EITHER = frozenset(("Shape", "Cast"))  # read both precisions alike
+#: The largest number of a weight: above, it would be infinite; below, it would have fewer digits than others.
+LEAST, LARGEST = 2.0**-14, float(np.finfo(np.float16).max)
+BLOCK = 1 << 18  # numbers looked at a time
 
 
 def apply(graph: Graph, keep: Iterable[str] = (), opset: int = 17) -> int:
     """Round all that may be rounded but for the layers `keep`; returns how many nodes compute in float16.
 
-    Raises CaffeError for a name in `keep` that is no layer's.
+    Warns of layers whose weights do not fit. Raises CaffeError for a name in `keep` that is no layer's.
     """
     layers = {node.layer for node in graph.nodes}
     for name in keep:
         if name not in layers:
-            raise CaffeError(f"--keep-fp32: no layer '{name}' in the exported net", nearest(name, layers))
+            hint = nearest(name, layers) or "layers that were merged go by the last one's name"
+            raise CaffeError(f"--keep-fp32: no layer '{name}' in the exported net", hint)
+    stay = set(keep)
+    for node in graph.nodes:
+        if node.op == merge_affine.NORM and node.layer not in stay:
+            merge_affine.fold(graph, node)  # variances may be far larger than what they make of the weights
     floats = _floats(graph, opset)
-    stay = {"preprocess", *keep}
-    rounded = [
-        node
-        for node in graph.nodes
-        if node.op in ROUNDED
-        and node.layer not in stay
-        and floats.intersection((*node.inputs, *node.outputs))
-    ]
+    stay.update(_delicate(graph, floats))
+    stay.update(_misfits(graph, _rounded(graph, floats, stay)))
+    rounded = _rounded(graph, floats, stay)
     _Rounding(graph, floats, rounded).run()
     graph.prune()
     return len(rounded)
@@ -71,6 +98,67 @@ def _floats(graph: Graph, opset: int) -> set[str]:
     return {name for name, kind in known.items() if kind == ONNX_TYPES[np.float32]}
 
 
+def _computed(graph: Graph, node: Node, floats: set[str]) -> list[str]:
+    """The floats that a node reads and that depend on the image, one as often as it is read."""
+    return [name for name in node.inputs if name in floats and name not in graph.constants]
+
+
+def _delicate(graph: Graph, floats: set[str]) -> Iterator[str]:
+    """The layers with a node for which float16's range or precision may not do."""
+    bounded: set[str] = set()
+    for node in graph.nodes:
+        computed = _computed(graph, node, floats)
+        if node.op in BOUNDED or (node.op in MOVES and computed and bounded.issuperset(computed)):
+            bounded.update(node.outputs)
+        if node.op in EITHER or not floats.intersection((*node.inputs, *node.outputs)):
+            continue
+        free = [name for name in computed if name not in bounded]
+        multiplies = node.op in PRODUCTS or node.op in ("Mul", merge_affine.NORM)
+        if node.op not in PRODUCTS | FOLLOWING or (multiplies and len(free) > 1):
+            yield node.layer
+
+
+def _rounded(graph: Graph, floats: set[str], stay: set[str]) -> list[Node]:
+    """The nodes that compute in float16, if those of the layers `stay` do not."""
+    half: set[str] = set()
+    found = []
+    for node in graph.nodes:
+        computed = _computed(graph, node, floats)
+        follows = node.op in FOLLOWING and computed and half.issuperset(computed)
+        if node.layer not in stay and (node.op in PRODUCTS or follows):
+            found.append(node)
+            half.update(floats.intersection(node.outputs))
+    return found
+
+
+def _misfits(graph: Graph, rounded: Iterable[Node]) -> Iterator[str]:
+    """The layers among those of `rounded` with a constant that float16 cannot hold, each with a warning."""
+    seen: dict[str, float] = {}
+    for node in rounded:
+        for name in node.inputs:
+            array = graph.constants.get(name)
+            if array is None or array.dtype != np.float32:
+                continue
+            if name not in seen:
+                seen[name] = _largest(array)
+            if seen[name] and not LEAST <= seen[name] <= LARGEST:
+                beyond = f"more than {LARGEST:g}" if seen[name] > LARGEST else f"less than {LEAST:.1g}"
+                warnings.warn(
+                    f"--fp16: layer '{node.layer}' stays in float32: the largest number of '{name}' is "
+                    f"{seen[name]:g}, {beyond}",
+                    CaffeWarning,
+                    stacklevel=3,
+                )
+                yield node.layer
+
+
+def _largest(array: np.ndarray) -> float:
+    """The largest absolute value, read a block at a time: the array may be a file."""
+    flat = array.reshape(-1)
+    blocks = (flat[i : i + BLOCK] for i in range(0, flat.size, BLOCK))
+    return max((float(max(block.max(), -block.min())) for block in blocks), default=0.0)
+
+
 class _Rounding:
     """One graph's rewrite. A tensor has a twin in the other precision where both are read."""
 
@@ -78,8 +166,9 @@ class _Rounding:
         self.graph, self.floats = graph, floats
         self.rounded = {id(node) for node in rounded}
         made = {name for node in rounded for name in node.outputs} & floats
-        self.read = {n for node in graph.nodes if id(node) not in self.rounded for n in node.inputs}
-        self.read.update(value.name for value in graph.outputs)  # in float32
+        others = (n for n in graph.nodes if id(n) not in self.rounded and n.op not in EITHER)
+        self.read = {name for node in others for name in node.inputs}  # in float32
+        self.read.update(value.name for value in graph.outputs)
         self.taken = floats | set(graph.constants)
         self.half = {name: self._twin(name) if name in self.read else name for name in made}
         self.nodes: list[Node] = []
@@ -94,8 +183,6 @@ class _Rounding:
                 if name in self.half and self.half[name] != name:
                     self._cast(self.half[name], name, np.float32, node.layer)
             node.outputs = [self.half.get(name, name) for name in node.outputs] if rounded else node.outputs
-            if rounded and node.op == "ConstantOfShape":
-                node.attributes = {"value": node.attributes["value"].astype(np.float16)}
         self.graph.nodes = self.nodes
         for name, value in self.graph.values.items():
             if self.half.get(name) == name:

@@ -85,9 +85,7 @@ def _affine(graph: Graph, node: Node, shape: Shape) -> Affine | None:
         return None
     one, zero = np.ones(shape[1]), np.zeros(shape[1])
     if node.op == NORM:
-        scale, bias, mean, variance = (graph.constants[n].astype(np.float64) for n in node.inputs[1:])
-        factor = scale / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
-        return Affine(factor, bias - mean * factor)
+        return _norm(graph, node)
     if node.op not in ("Mul", "Add", "Sub", "Div"):
         return None
     place = [name in graph.constants for name in node.inputs].index(True)
@@ -97,6 +95,19 @@ def _affine(graph: Graph, node: Node, shape: Shape) -> Affine | None:
     if node.op == "Sub":
         return Affine(one, -c) if place else Affine(-one, c)
     return Affine(one, c) if node.op == "Add" else Affine(c if node.op == "Mul" else 1 / c, zero)
+
+
+def _norm(graph: Graph, node: Node) -> Affine:
+    scale, bias, mean, variance = (graph.constants[n].astype(np.float64) for n in node.inputs[1:])
+    factor = scale / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
+    return Affine(factor, bias - mean * factor)
+
+
+def fold(graph: Graph, node: Node) -> None:
+    """Give a BatchNormalization of constants a mean of 0 and a variance of 1."""
+    if all(name in graph.constants for name in node.inputs[1:]):
+        merged = _merged(graph, Run(node.inputs[0], [node], [_norm(graph, node)]))
+        node.inputs, node.attributes = merged.inputs, merged.attributes
 
 
 def _by_channel(array: np.ndarray, shape: Shape) -> np.ndarray | None:
