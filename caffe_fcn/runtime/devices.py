@@ -30,6 +30,8 @@ class Wish:
     capture: bool = False  # record the kernels of a pass once, launch them as one afterwards
     cache: str | os.PathLike[str] | None = None  # TensorRT's engines
     profile: Profile = field(default_factory=dict)
+    half: bool = False  # whether the file holds float16 weights
+    cuda: Mapping[str, str] = field(default_factory=dict)  # further options of the CUDA provider
 
 
 def providers(wish: Wish, available: Sequence[str], driver: bool) -> list[tuple[str, dict[str, str]]]:
@@ -62,11 +64,15 @@ def _cuda(wish: Wish) -> dict[str, str]:
         "use_tf32": str(int(wish.tf32)),
         "prefer_nhwc": "0",  # falls back to TF32 where its graph will not build, whatever use_tf32 says
         "enable_cuda_graph": str(int(wish.capture)),
+        **wish.cuda,
     }
 
 
 def _tensorrt(wish: Wish) -> dict[str, str]:
-    """Options of the TensorRT provider: engines take minutes to build, so they and their timings are kept."""
+    """Options of the TensorRT provider: engines take minutes to build, so they and their timings are kept.
+
+    It multiplies float16 only where all of a file may be float16, layers of --keep-fp32 too.
+    """
     cache = os.fspath(wish.cache or default_cache())
     options = {
         "device_id": str(wish.device_id),
@@ -74,6 +80,7 @@ def _tensorrt(wish: Wish) -> dict[str, str]:
         "trt_engine_cache_path": cache,
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": cache,
+        "trt_fp16_enable": str(int(wish.half)),
     }
     for i, key in enumerate(("min", "opt", "max") if wish.profile else ()):
         shapes = {name: three[i] for name, three in wish.profile.items()}

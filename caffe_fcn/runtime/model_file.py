@@ -10,8 +10,10 @@ from caffe_fcn.formats.files import map_file
 from caffe_fcn.formats.wire import LENGTH, VARINT, Field, Scanner
 
 # Numbers of onnx.proto: ModelProto.graph, GraphProto.input, ValueInfoProto.name and .type,
-# TypeProto.tensor_type, its shape, TensorShapeProto.dim, Dimension.dim_value.
+# TypeProto.tensor_type, its shape, TensorShapeProto.dim, Dimension.dim_value; GraphProto.initializer,
+# TensorProto.data_type.
 GRAPH, INPUT, NAME, TYPE, TENSOR, SHAPE, DIM, DIM_VALUE = 7, 11, 1, 2, 1, 2, 1, 1
+INITIALIZER, DATA_TYPE, FLOAT16 = 5, 2, 10
 
 
 def input_shapes(path: str | os.PathLike[str], data: bytes | None = None) -> dict[str, list[int | None]]:
@@ -32,6 +34,17 @@ def input_shapes(path: str | os.PathLike[str], data: bytes | None = None) -> dic
         raise CaffeError(
             f"{path}: is not an ONNX model", "convert-fcn makes one of a prototxt and its weights"
         ) from error
+
+
+def holds_half(path: str | os.PathLike[str], data: bytes | None = None) -> bool:
+    """Whether any weight is float16; of a file that `input_shapes` has read."""
+    scan = Scanner(path, data or map_file(path, "an ONNX model"))  # type: ignore[arg-type]
+    graph = next(_inside(scan, 0, len(scan.data), GRAPH))
+    return any(
+        f[:2] == (DATA_TYPE, VARINT) and f.value == FLOAT16
+        for tensor in _inside(scan, graph.start, graph.stop, INITIALIZER)
+        for f in scan.fields(tensor.start, tensor.stop, {})
+    )
 
 
 def _input(scan: Scanner, info: Field) -> tuple[str, list[int | None]]:

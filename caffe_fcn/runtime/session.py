@@ -14,7 +14,7 @@ import numpy as np
 from caffe_fcn.errors import CaffeError
 from caffe_fcn.runtime.bound import Bound
 from caffe_fcn.runtime.devices import Device, Profile, Wish
-from caffe_fcn.runtime.model_file import input_shapes
+from caffe_fcn.runtime.model_file import holds_half, input_shapes
 from caffe_fcn.runtime.start import start
 
 #: numpy's names of the tensor types that onnxruntime calls otherwise
@@ -39,6 +39,7 @@ class Session:
         cache: folder of TensorRT's engines; one in the user's cache folder by default.
         profile: for TensorRT, of each input the smallest shape, the one to be fastest at, and the largest.
             Without one it builds another engine whenever a size lies outside all before.
+        cuda: further options of onnxruntime's CUDA provider; they override ours.
         options: further attributes of onnxruntime's SessionOptions, or config entries ("session. ...").
 
     Raises:
@@ -58,6 +59,7 @@ class Session:
         cuda_graphs: bool = True,
         cache: str | os.PathLike[str] | None = None,
         profile: Profile | None = None,
+        cuda: Mapping[str, str] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         data = path if isinstance(path, bytes) else None
@@ -65,7 +67,9 @@ class Session:
         declared = input_shapes(self.path, data)
         #: whether the file fixes every extent but that of the batch
         self.fixed = all(None not in shape[1:] for shape in declared.values())
-        wish = Wish(device, device_id, self.fixed, tf32, cuda_graphs and self.fixed, cache, profile or {})
+        half = device == "tensorrt" and holds_half(self.path, data)
+        captured = cuda_graphs and self.fixed
+        wish = Wish(device, device_id, self.fixed, tf32, captured, cache, profile or {}, half, cuda or {})
         # Memory planned ahead for each shape is worth its while only where there is one shape.
         settings = {"intra_op_num_threads": threads, "enable_mem_pattern": self.fixed, **(options or {})}
         if not optimize:

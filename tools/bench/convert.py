@@ -1,6 +1,7 @@
 """How long a conversion takes beside a plain copy of the weights, and how much private memory.
 
     python tools/bench/convert.py [PROTOTXT] [--rounds 5] [-- OPTIONS OF convert-fcn]
+    python tools/bench/convert.py -- --fp16 --no-verify
 
 Weights are made by tools/recipe_weights.py. Copy and conversion take turns; medians are printed.
 """
@@ -71,7 +72,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", help="where the files lie; a temporary one by default")
-    args, options = parser.parse_known_args()
+    words = sys.argv[1:]
+    split = words.index("--") if "--" in words else len(words)
+    args, options = parser.parse_args(words[:split]), words[split + 1 :]
     folder = Path(args.folder or tempfile.mkdtemp(prefix="caffe-fcn-bench."))
     model = folder / "recipe.caffemodel"
     if not model.exists():
@@ -82,13 +85,13 @@ def main() -> None:
     rows = []
     for _ in range(args.rounds):
         rows.append(
-            (copy(model, folder / "copy"), *convert(args.prototxt, model, folder / "out.onnx", [*options]))
+            (copy(model, folder / "copy"), *convert(args.prototxt, model, folder / "out.onnx", options))
         )
         (folder / "copy").unlink()
         (folder / "out.onnx").unlink()
     cp, seconds, memory = (statistics.median(column) for column in zip(*rows, strict=True))
     print(
-        f"cp {cp:.2f} s   convert {seconds:.2f} s   2 x cp + 1.5 s = {2 * cp + 1.5:.2f} s"
+        f"cp {cp:.2f} s   convert {seconds:.2f} s   1.5 x cp + 1 s = {1.5 * cp + 1:.2f} s"
         f"   private {memory:.0f} MB"
     )
     if not args.folder:

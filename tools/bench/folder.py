@@ -2,7 +2,8 @@
 
     python tools/bench/folder.py [MODEL.onnx] [--images 40] [--size 300x400] [--batch 1] [--device cpu]
 
-Both see the same images and take turns; medians are printed. The bare session gets its inputs ready-made and
+Both see the same images and take turns; medians are printed, and the processor's time for an image, which
+other jobs on the machine hardly change. The bare session gets its inputs ready-made, one after the other, and
 its outputs are dropped; the folder's files are read and decoded, and labels and overlays are written.
 """
 
@@ -13,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,21 +32,24 @@ from caffe_fcn.folder import stream  # noqa: E402
 from caffe_fcn.segment import Segmenter, images_in, read_image  # noqa: E402
 
 
-def bare(segmenter: Segmenter, inputs: list[np.ndarray]) -> float:
-    """Images a second of nothing but passes."""
-    start = time.perf_counter()
+def timed(job: Callable[[], None], images: int) -> tuple[float, float]:
+    """Images a second of a job, and milliseconds of the processor for each."""
+    start, processor = time.perf_counter(), time.process_time()
+    job()
+    return images / (time.perf_counter() - start), 1e3 * (time.process_time() - processor) / images
+
+
+def bare(segmenter: Segmenter, inputs: list[np.ndarray]) -> None:
+    """Nothing but passes."""
     for data in inputs:
         segmenter.session.session.run(None, {segmenter.input: data})
-    return sum(map(len, inputs)) / (time.perf_counter() - start)
 
 
-def folder(segmenter: Segmenter, images: list[Path], args: argparse.Namespace) -> float:
-    """Images a second from file to file."""
-    start = time.perf_counter()
+def folder(segmenter: Segmenter, images: list[Path], args: argparse.Namespace) -> None:
+    """From file to file."""
     done = [row for _, row in stream(images, segment.work(segmenter, args, segment.finisher(images, args)))]
     if any(isinstance(row, Exception) for row in done):
         sys.exit(str(done))
-    return len(images) / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -74,12 +79,14 @@ def main() -> None:
         step = segmenter.count or args.batch
         prepared = [segmenter.prepare(read_image(path)) for path in images]
         inputs = [np.concatenate(prepared[i : i + step]) for i in range(0, len(prepared), step)]
-        rows = [(bare(segmenter, inputs), folder(segmenter, images, args)) for _ in range(args.rounds + 1)]
-        session, whole = (statistics.median(column) for column in zip(*rows[1:], strict=True))
-        share = statistics.median(b / a for a, b in rows[1:])
+        jobs = (lambda: bare(segmenter, inputs), lambda: folder(segmenter, images, args))
+        rows = [[x for job in jobs for x in timed(job, len(images))] for _ in range(args.rounds + 1)][1:]
+        session, bare_ms, whole, whole_ms = (statistics.median(column) for column in zip(*rows, strict=True))
+        share = statistics.median(row[2] / row[0] for row in rows)
         print(
             f"{Path(args.model).name} at {args.size}, batch {step}, on {segmenter.session.device}: "
-            f"bare session {session:.2f} images/s, folder {whole:.2f} images/s: {share:.1%}"
+            f"bare session {session:.2f} images/s, folder {whole:.2f} images/s: {share:.1%}; "
+            f"processor {bare_ms:.1f} ms an image, folder {whole_ms:.1f} ms"
         )
 
 

@@ -31,7 +31,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 MODULES = {"opencv": "cv2", "openvino": "openvino"}  # what else is compared, if it is there
 PAUSE = 0.1  # seconds between passes, in which idle threads stop spinning
 
-LINE = "  {name:10} median {median:7.4f} s  least {least:7.4f} s  {ratio:5.2f}x plain  peak {peak:5.0f} MB  {same}"
+LINE = (
+    "  {name:10} median {median:7.4f} s  least {least:7.4f} s  {ratio:5.2f}x plain  "
+    "peak {peak:5.0f} MB  {same}"
+)
 
 Run = Callable[[np.ndarray], np.ndarray]
 
