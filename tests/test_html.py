@@ -6,15 +6,18 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_fcn.cli import call
+from caffe_fcn.conversion import convert
 from caffe_fcn.net import TRAIN, Net
-from caffe_fcn.report import graph, html, lowering
+from caffe_fcn.report import graph, html, layout, lowering
 from caffe_fcn.report.layout import place
 from caffe_fcn.report.page import data, filled, page, template
 from caffe_fcn.report.statistics import BINS, statistics
@@ -85,9 +88,16 @@ def test_a_layer_without_onnx_says_so() -> None:
     net = Net(made)
     assert "made" in held(html.render(trace(net), net))["onnx"]
     net = Net(PROTOTXTS / "voc-fcn8s" / "deploy.prototxt")
-    rows = {row["name"]: row for row in held(html.render(trace(net), net))["rows"]}
-    assert rows["conv1_1"]["onnx"] == [["Conv", 1]]
-    assert ["Slice", 1] in rows["score"]["onnx"]
+    found = held(html.render(trace(net), net))
+    rows = {row["name"]: row["onnx"] for row in found["rows"]}
+    assert rows["fc6"] == {"ops": [["Conv", 1]]}
+    assert rows["conv1_1"] == {"ops": [["Conv", 2]], "plain": [["Conv", 1]], "by": [["border"]]}
+    assert rows["upscore8"]["by"] == [
+        ["group-deconvolution", "group: 1 → 21"],
+        ["crop-in-deconvolution", "pads: 0 → 15"],
+    ]
+    assert ["Slice", 1] in rows["score"]["plain"]
+    assert found["passes"]["border"].startswith("What a large padding adds")
 
 
 def test_names_are_escaped() -> None:
@@ -212,6 +222,36 @@ def test_boxes_do_not_overlap_and_edges_go_down(drawn) -> None:
         assert ys == sorted(ys)
 
 
+@given(graphs())
+@settings(max_examples=60, deadline=None)
+def test_a_wide_graph_is_drawn_in_columns(drawn) -> None:
+    n, edges = drawn
+    found = layout._placed([(100.0, 20.0)] * n, edges, (), late=False)
+    assert len(set(found.boxes)) == n
+    assert (
+        len({x for x, _ in found.boxes}) <= max(Counter(y for _, y in found.boxes).values()) + n // 2
+    )  # chains are straight
+    assert max(x for x, _ in found.boxes) + 100 <= found.width
+    assert min(x for x, _ in found.boxes) >= 0
+    right = max(x for x, _ in found.boxes) + 100
+    for points in found.edges:
+        assert all(x > right for x, _ in points[1:-1])  # lanes are beside all boxes
+        assert [y for _, y in points] == sorted(y for _, y in points)
+
+
+def test_a_detector_is_not_as_wide_as_it_has_heads() -> None:
+    """Twelve heads of three layers along a trunk, all into one Concat."""
+    trunk = [(i, i + 1) for i in range(39)]
+    edges, n = list(trunk), 40
+    for i in range(0, 36, 3):
+        edges += [(i, n), (n, n + 1), (n + 1, n + 2)]
+        n += 3
+    edges += [(v, n) for v in range(42, n, 3)]
+    found = place([(200.0, 24.0)] * (n + 1), edges)
+    assert found.width < 1000
+    assert len({x for x, _ in found.boxes[:40]}) == 1
+
+
 def test_lanes_keep_clear_of_boxes() -> None:
     """A skip past a chain stands beside it, and is straight."""
     found = place([(100.0, 20.0)] * 5, [(0, 1), (1, 2), (2, 3), (3, 4), (0, 4)])
@@ -275,10 +315,28 @@ def test_operators_are_found_without_making_up_weights() -> None:
     net = Net(VOC8S)
     found, problem = lowering.lowered(net)
     assert problem == ""
-    assert found["conv1_1"] == ["Conv"]
-    assert found["upscore8"] == ["ConvTranspose"]
-    assert found["input"] == []
+    assert found["fc6"].written == ["Conv"]
+    assert found["upscore8"].written == ["ConvTranspose"]
+    assert found["input"].plain == []
     assert not any(blob.filled for layer in net.layers for blob in layer.blobs)
+
+
+@pytest.mark.parametrize("name", ["fcn8s-thin", "siftflow-fcn8s-thin"])
+def test_operators_are_those_of_the_file(name, tmp_path) -> None:
+    text, weights = NETS / f"{name}.prototxt", NETS / f"{name}.caffemodel"
+    convert(text, weights, tmp_path / "net.onnx", verify=False)
+    nodes = onnx.load(tmp_path / "net.onnx").graph.node
+    for net in (Net(text), Net(text, weights)):
+        found, _ = lowering.lowered(net)
+        made = Counter(op for layer in found.values() for op in layer.written)
+        assert made == Counter(node.op_type for node in nodes)
+
+
+def test_a_learned_deconvolution_is_not_taken_for_a_bilinear_one() -> None:
+    up = "convolution_param { num_output: 4 kernel_size: 4 stride: 2 }"
+    for rate, rewritten in ((0, True), (1, False)):
+        net = net_of(f"Deconvolution up data param {{ lr_mult: {rate} }} {up}", channels=4)
+        assert bool(lowering.lowered(net)[0]["up"].rewrites) == rewritten
 
 
 # --- notebooks

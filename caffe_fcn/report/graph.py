@@ -11,7 +11,8 @@ from caffe_fcn.symbols import Shape, hint
 from caffe_fcn.tracing import Row, Trace
 
 LINE, STRIP = 24, 15  # heights of a box and of a strip below it; pixels
-LETTER, DIGIT = 7.6, 6.4  # about the width of a letter of a name, and of a digit of a shape; pixels
+LETTER, DIGIT, SMALL = 8.2, 7.5, 6.3  # about what a letter of a name, of a shape, of a strip is wide; pixels
+LONG = 2400  # pixels; a higher drawing is printed over several pages
 LONGEST = 24  # letters of a name; the rest is left out in the middle
 
 #: What kind a type is of, which gives its colour.
@@ -68,8 +69,9 @@ def to_svg(trace: Trace) -> str:
     edges = [(u, v) for v, node in enumerate(boxes) for u in node.reads]
     drawing = place(sizes, edges, {(u, v) for v, node in enumerate(boxes) for u in node.looks})
     parts = [
-        f'<svg id="graph" role="group" aria-label="Graph of the net; arrow keys go from layer to layer" '
-        f'width="{drawing.width:.0f}" height="{drawing.height:.0f}" '
+        f'<svg id="graph"{" class=long" if drawing.height > LONG else ""} role="group" '
+        'aria-label="Graph of the net; arrow keys go from layer to layer" '
+        f'width="{drawing.width:.0f}" height="{drawing.height:.0f}" style="--natural: {drawing.width:.0f}px" '
         f'viewBox="0 0 {drawing.width:.0f} {drawing.height:.0f}">',
         '<defs><marker id="tip" viewBox="0 0 6 6" refX="5" refY="3" markerWidth="7" markerHeight="7" '
         'markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L6 3L0 6z"/></marker></defs>',
@@ -85,8 +87,13 @@ def to_svg(trace: Trace) -> str:
 def _sizes(rows: Sequence[Row], boxes: Sequence[Node]) -> list[Point]:
     """All of one width, so that they stand in columns."""
     words = ((len(_short(rows[n.row].name)) * LETTER, len(label(rows[n.row].shapes)) * DIGIT) for n in boxes)
-    width = min(max(max(map(sum, words)) + 30, 130), 330)
+    width = min(max(max(map(sum, words), default=0) + 30, 130), 330)
     return [(width, LINE + (STRIP if node.inside else 0)) for node in boxes]
+
+
+def _strips(rows: Sequence[Row], node: Node) -> list[float]:
+    """How wide the layers that work in place would like to be."""
+    return [(len(rows[i].type) + 2) * SMALL for i in node.inside]
 
 
 def _paths(boxes: Sequence[Node], edges: Sequence[tuple[int, int]], drawing: Drawing) -> list[str]:
@@ -113,19 +120,21 @@ def _box(rows: Sequence[Row], node: Node, at: Point, size: Point) -> str:
         f'<g class="node {kind(row.type)}" transform="translate({x:.0f} {y:.0f})">',
         f'<g {_button(row, node.row)}><rect class="box" width="{width:.0f}" height="{LINE}"/>'
         f'<path class="mark" d="M0 0h5v{LINE}h-5z"/>'
-        f'<text class="name" x="12" y="16">{escape(_short(row.name))}</text>'
+        f'<text class="name" x="12" y="16">{escape(_short(row.name))}</text>{_title(row.name)}'
         f'<text class="shape" x="{width - 8:.0f}" y="16" data-shape="{node.row}">{label(row.shapes)}</text>'
         "</g>",
     ]
     if node.inside:
-        each = width / len(node.inside)
-        for k, i in enumerate(node.inside):
-            text = _short(rows[i].type, max(3, int(each / DIGIT) - 1))
+        wishes, left = _strips(rows, node), 0.0
+        for i, wish in zip(node.inside, wishes, strict=True):
+            each = wish * width / sum(wishes)
+            text = _short(rows[i].type, max(3, int(each / SMALL)))
             parts.append(
-                f'<g {_button(rows[i], i)} transform="translate({k * each:.1f} {LINE})">'
+                f'<g {_button(rows[i], i)} transform="translate({left:.1f} {LINE})">'
                 f'<rect class="strip" width="{each:.1f}" height="{height - LINE}"/>'
                 f'<text class="inside" x="{each / 2:.1f}" y="11">{escape(text)}</text></g>'
             )
+            left += each
     return "".join([*parts, "</g>"])
 
 
@@ -140,6 +149,11 @@ def label(shapes: Sequence[Shape]) -> str:
     more = f" ×{len(shapes)}" if len(shapes) > 1 else ""
     first = shapes[0]
     return "×".join(str(hint(n)) for n in (first[1:] if len(first) > 1 else first)) + more
+
+
+def _title(name: str) -> str:
+    """What a pointer that rests on the box is told: the name, where it is not shown whole."""
+    return f"<title>{escape(name)}</title>" if len(name) > LONGEST else ""
 
 
 def _short(name: str, longest: int = LONGEST) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from caffe_fcn.net import Net
 from caffe_fcn.report import graph, tables
-from caffe_fcn.report.lowering import lowered
+from caffe_fcn.report.lowering import Lowered, lowered, reasons
 from caffe_fcn.report.page import data, page, table
 from caffe_fcn.report.statistics import statistics
 from caffe_fcn.report.tables import window_text
@@ -38,6 +38,7 @@ def render(trace: Trace, net: Net | None = None) -> str:
         "rows": rows,
         "crops": [_crop(crop, formulas) for crop in content["crops"]],
         "onnx": "" if net and not problem else problem or "not looked at",
+        "passes": reasons() if net and not problem else {},
     }
     title = trace.name or "/".join(PurePath(trace.path).parts[-2:]) or "net"
     parts = {
@@ -104,7 +105,7 @@ def _row(row: Row, told: Mapping[str, Any], formulas: _Formulas) -> dict[str, An
         "memory": formulas.sizes(told, "memory"),
         "axes": [[float(v) if v is not None else None for v in vars(axis).values()] for axis in row.axes],
     }
-    return {key: value for key, value in found.items() if value not in ("", [], 0, False)}
+    return {key: value for key, value in found.items() if key == "name" or value not in ("", [], 0, False)}
 
 
 def _strided(row: Row) -> list[dict[str, int]]:
@@ -127,10 +128,20 @@ def _from_net(rows: list[dict[str, Any]], net: Net) -> str:
         layer = net.layer_dict[row["name"]]
         row["text"] = _text(layer.param)
         if row["name"] in operators:
-            row["onnx"] = list(Counter(operators[row["name"]]).items())
+            row["onnx"] = _lowered(operators[row["name"]])
         if layer.blobs:
             row["blobs"] = [_blob(blob) for blob in layer.blobs]
     return problem
+
+
+def _lowered(layer: Lowered) -> dict[str, Any]:
+    """Operators as [name, how many]; those of the plain graph, where a rewrite changed them."""
+    found: dict[str, Any] = {"ops": list(Counter(layer.written).items())}
+    if layer.rewrites:
+        found["by"] = [[rewrite.by, *rewrite.changes] for rewrite in layer.rewrites]
+        if layer.plain != layer.written:
+            found["plain"] = list(Counter(layer.plain).items())
+    return found
 
 
 def _text(param: Any) -> str:

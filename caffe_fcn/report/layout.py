@@ -3,6 +3,9 @@
 Sugiyama's steps: (1) a rank for each node, as late as its readers allow; (2) a lane of points for edges that
 pass ranks, one for all readers of a node; (3) an order in each rank with few crossings; (4) columns: a node
 stands below the leftmost that it reads where that crosses nothing; columns move together from the left.
+
+A graph that grows wide in this way (the heads of a detector, all just above their Concat) is drawn otherwise:
+ranks as early as can be, each chain in the leftmost column that is free, all lanes beside the boxes.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+WIDE = 1000.0  # pixels
 SWEEPS = 6  # over all ranks, to put each in order by its neighbours
 GAP = 20.0  # between boxes of a rank; pixels
 DOWN = 18.0  # between ranks
@@ -40,19 +44,29 @@ def place(sizes: Sequence[Point], edges: Sequence[Edge], loose: Collection[Edge]
     """
     if not sizes:
         return Drawing()
-    graph = _Graph(len(sizes), edges)
-    _order(graph)
-    apart = {(graph.above(u, v), v) for u, v in loose}
-    x = _columns(graph, [w for w, _ in sizes], apart)
+    late = _placed(sizes, edges, loose, late=True)
+    if late.width <= WIDE:
+        return late
+    return min(late, _placed(sizes, edges, loose, late=False), key=lambda drawing: drawing.width)
+
+
+def _placed(sizes: Sequence[Point], edges: Sequence[Edge], loose: Collection[Edge], late: bool) -> Drawing:
+    graph = _Graph(len(sizes), edges, late)
+    widths = [w for w, _ in sizes]
+    if late:
+        _order(graph)
+        x = _columns(graph, widths, {(graph.above(u, v), v) for u, v in loose})
+    else:
+        x = _slots(graph, max(widths))
     return _drawn(graph, sizes, x, edges)
 
 
 class _Graph:
     """Vertices: the nodes, then the points of the lanes. Edges join neighbouring ranks only."""
 
-    def __init__(self, n: int, edges: Sequence[Edge]) -> None:
+    def __init__(self, n: int, edges: Sequence[Edge], late: bool) -> None:
         self.n = n
-        self.rank = _ranks(n, edges)
+        self.rank = _ranks(n, edges, late)
         self.parents: list[list[int]] = [[] for _ in range(n)]
         self.children: list[list[int]] = [[] for _ in range(n)]
         self.lanes: dict[int, list[int]] = {}  # node -> points, from the rank below it on
@@ -97,8 +111,11 @@ class _Graph:
         return found
 
 
-def _ranks(n: int, edges: Sequence[Edge]) -> list[int]:
-    """The longest way from the top; what is read no more often than it reads stands just above its reader."""
+def _ranks(n: int, edges: Sequence[Edge], late: bool) -> list[int]:
+    """The longest way from the top.
+
+    If `late`, what is read no more often than it reads stands just above its reader; else only inputs do.
+    """
     reads: list[list[int]] = [[] for _ in range(n)]
     read_by: list[list[int]] = [[] for _ in range(n)]
     for u, v in edges:
@@ -108,7 +125,7 @@ def _ranks(n: int, edges: Sequence[Edge]) -> list[int]:
     for v in range(n):
         rank[v] = max((rank[u] + 1 for u in reads[v]), default=0)
     for v in reversed(range(n)):
-        if read_by[v] and len(reads[v]) <= len(read_by[v]):
+        if read_by[v] and (len(reads[v]) <= len(read_by[v]) if late else not reads[v]):
             rank[v] = min(rank[w] for w in read_by[v]) - 1
     return rank
 
@@ -133,6 +150,15 @@ def _order(graph: _Graph) -> None:
         if (found := _crossings(graph)) < least:
             best, least = [list(r) for r in graph.ranks], found
     graph.ranks = best
+
+
+def _depths(graph: _Graph) -> list[int]:
+    """How many ranks still follow each vertex."""
+    depth = [0] * len(graph.rank)
+    for rank in reversed(graph.ranks):
+        for v in rank:
+            depth[v] = max((depth[w] + 1 for w in graph.children[v]), default=0)
+    return depth
 
 
 def _crossings(graph: _Graph) -> int:
@@ -171,6 +197,31 @@ def _columns(graph: _Graph, widths: Sequence[float], apart: Apart) -> list[float
     return [x[c] for c in column]
 
 
+def _slots(graph: _Graph, width: float) -> list[float]:
+    """The middle of each vertex: every chain in the leftmost column that is free, all lanes to the right."""
+    depth, chained = _depths(graph), set[int]()
+    chains: list[list[int]] = []
+    for v in sorted(range(graph.n), key=lambda v: (graph.rank[v], -depth[v])):
+        chain: list[int] = []
+        while v not in chained:
+            chained.add(v)
+            chain.append(v)
+            v = max((w for w in graph.children[v] if w < graph.n), key=depth.__getitem__, default=v)
+        chains += [chain] if chain else []
+    x = [0.0] * len(graph.rank)
+    first = 0.0
+    for group, step in ((chains, width + GAP), (list(graph.lanes.values()), LANE)):
+        ends: list[int] = []  # of each column, the last rank that is taken
+        for chain in sorted(group, key=lambda chain: graph.rank[chain[0]]):
+            top = graph.rank[chain[0]]
+            column = next((i for i, end in enumerate(ends) if end < top), len(ends))
+            ends[column : column + 1] = [graph.rank[chain[-1]]]
+            for v in chain:
+                x[v] = first + column * step
+        first += (len(ends) - 0.5) * width + (len(ends) - 1) * GAP + LANE
+    return x
+
+
 def _apart(graph: _Graph, widths: Sequence[float], a: int, b: int) -> float:
     """How far the middles of two neighbours are apart at least."""
     half = [widths[v] / 2 if v < graph.n else 0.0 for v in (a, b)]
@@ -180,10 +231,7 @@ def _apart(graph: _Graph, widths: Sequence[float], a: int, b: int) -> float:
 def _aligned(graph: _Graph, apart: Apart) -> list[int]:
     """The column of each vertex, named after its topmost. Lanes are straight before chains are."""
     place, n = graph.places(), graph.n
-    depth = [0] * len(graph.rank)  # ranks that still follow
-    for rank in reversed(graph.ranks):
-        for v in rank:
-            depth[v] = max((depth[w] + 1 for w in graph.children[v]), default=0)
+    depth = _depths(graph)
     column = list(range(len(graph.rank)))
     for rank in graph.ranks[1:]:
         wishes = []

@@ -6,12 +6,13 @@ import re
 
 from caffe_fcn.report import tables
 from caffe_fcn.report.tables import Table
+from caffe_fcn.terminal import printable
 from caffe_fcn.tracing import Trace, Why
 
 
 def render(trace: Trace) -> str:
     """Facts, tables, and the arithmetic behind the Crops."""
-    parts = [f"# {_text(trace.name or 'net')}", f"`{trace.path}`, phase {trace.phase}"]
+    parts = [f"# {_text(trace.name or 'net')}", f"`{printable(trace.path)}`, phase {trace.phase}"]
     parts.append("\n".join(f"- {name}: {_text(told)}" for name, told in tables.facts(trace)))
     parts += [f"> **Warning:** {_text(warning)}" for warning in trace.warnings]
     parts += [_titled(tables.layers(trace)), _titled(tables.costs(trace))]
@@ -42,5 +43,5 @@ def _why(why: Why) -> str:
 
 
 def _text(cell: str) -> str:
-    """With what Markdown would read as its own marks escaped."""
-    return re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", cell)
+    """In one line, with what Markdown would read as its own marks escaped."""
+    return re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", printable(cell))

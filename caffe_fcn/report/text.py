@@ -6,6 +6,7 @@ import textwrap
 
 from caffe_fcn.report import tables
 from caffe_fcn.report.tables import Table
+from caffe_fcn.terminal import printable
 from caffe_fcn.tracing import Trace, Why
 
 WIDTH = 110  # of paragraphs; tables are as wide as they have to be
@@ -15,7 +16,7 @@ WIDEST = 120  # of a column; a longer cell moves what stands behind it, in its o
 def render(trace: Trace) -> str:
     """Facts, tables, and the arithmetic behind the Crops."""
     head = f"{trace.name or 'net'} ({trace.path}, phase {trace.phase})"
-    parts = [head, _facts(trace)]
+    parts = [printable(head), _facts(trace)]
     parts += [_wrapped(f"warning: {warning}", "  ") for warning in trace.warnings]
     parts += [_table(tables.layers(trace)), _table(tables.costs(trace))]
     if trace.crops:
@@ -42,7 +43,8 @@ def _table(table: Table) -> str:
 
 def _columns(table: Table) -> list[str]:
     heads = [column.removeprefix(">") for column in table.columns]
-    widths = [min(WIDEST, max(map(len, column))) for column in zip(heads, *table.rows, strict=True)]
+    rows = [[printable(cell) for cell in row] for row in table.rows]
+    widths = [min(WIDEST, max(map(len, column))) for column in zip(heads, *rows, strict=True)]
 
     def line(cells: list[str]) -> str:
         padded = (
@@ -51,11 +53,11 @@ def _columns(table: Table) -> list[str]:
         )
         return "  ".join(padded).rstrip()
 
-    return [line(heads), line(["-" * width for width in widths]), *(line(row) for row in table.rows)]
+    return [line(heads), line(["-" * width for width in widths]), *(line(row) for row in rows)]
 
 
 def _why(why: Why) -> str:
-    lines = [f"* {why.about}"]
+    lines = [printable(f"* {why.about}")]
     if why.steps:
         lines += [f"    {line}" for line in _columns(tables.steps(why.steps))]
     lines += [_wrapped(f"  {sentence}", "  ") for sentence in why.sentences]
@@ -63,6 +65,7 @@ def _why(why: Why) -> str:
 
 
 def _wrapped(text: str, indent: str) -> str:
+    text = printable(text, keep="\n")
     return textwrap.fill(
         text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+#: Roles that have to have a name.
+NAMED = {"button", "link", "textbox", "searchbox", "combobox", "spinbutton", "slider", "image", "radio",
+         "radiogroup", "region", "application", "article"}  # fmt: skip
 
 
 class Page:
@@ -42,6 +48,26 @@ class Page:
         from selenium.webdriver.support.ui import WebDriverWait
 
         return WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: self.run(script))
+
+    def unnamed(self) -> list[str]:
+        """What a screen reader would meet and could not name, by its role."""
+        self.driver.execute_cdp_cmd("Accessibility.enable", {})
+        nodes = self.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        roles = [n["role"]["value"] for n in nodes if not (n["ignored"] or n.get("name", {}).get("value"))]
+        return [role for role in roles if role in NAMED]
+
+    @contextmanager
+    def seen(self, width: int = 1280, height: int = 900, **features: str) -> Iterator[None]:
+        """In a window of another size, or where the system has a wish: `prefers_color_scheme="dark"`."""
+        wanted = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+            self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
     def complaints(self) -> list[str]:
         """What the browser says in its console."""

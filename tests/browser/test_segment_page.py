@@ -111,3 +111,22 @@ def test_labels_alone(driver, tmp_path):
     page.wait("return document.querySelectorAll('#legend tbody tr').length")
     assert page.texts("#legend tbody td") == ["class 1", "100.0 %"]
     assert not page.one("[data-stage=confidence]").is_displayed()
+
+
+def test_only_a_background_stays_clear(page, driver, tmp_path):
+    assert page.one("#clear").is_displayed()
+    found = sg.Labels("geo", np.zeros((6, 8), np.uint8), ["sky", "ground"])
+    path = tmp_path / "sky.html"
+    path.write_text(sg.render([sg.entry("x", np.zeros((6, 8, 3), np.uint8), [found])], "m"), encoding="utf-8")
+    other = Page(driver, path.as_uri())
+    other.wait("return document.querySelectorAll('#legend tbody tr').length")
+    assert not other.one("#clear").is_displayed()
+
+
+def test_a_screen_reader_can_name_everything(page):
+    assert page.unnamed() == []
+
+
+def test_on_a_phone(page):
+    with page.seen(390, 844):
+        assert page.run("return document.documentElement.scrollWidth <= innerWidth")

@@ -7,7 +7,8 @@ import base64
 import pytest
 
 from tests.browser.page import Page
-from tests.test_serve import model, picture, port, segmenter  # noqa: F401 - fixtures
+from tests.test_serve import model, picture, port, segmenter, serving  # noqa: F401 - fixtures
+from tests.test_serve_model import model as other
 
 DROP = """const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
 const held = new DataTransfer(); held.items.add(new File([bytes], arguments[1]));
@@ -70,3 +71,31 @@ def test_what_is_no_file(page):
     page.run("document.body.dispatchEvent(new DragEvent('drop', "
              "{dataTransfer: new DataTransfer(), bubbles: true, cancelable: true}))")  # fmt: skip
     assert said(page) == "What was dropped is no file."
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        ("InnerProduct fc data inner_product_param { num_output: 9 }", "the best 5 of 9 classes"),
+        ("Power out data", "20 × 30"),
+        ("Reduction sum data", "one number"),
+    ],
+    ids=["classes", "picture", "number"],
+)
+def test_models_that_label_no_pixels(driver, tmp_path, layer, told):
+    answering, _ = other(tmp_path, layer)
+    with serving(answering) as number:
+        page = Page(driver, f"http://127.0.0.1:{number}/")
+        drop(page, picture(20, 30), "<i>.png")
+        assert said(page).startswith("<i>.png: 20 × 30 pixels")
+        assert page.texts("#answers h2")[0] == "<i>.png"
+        assert page.text("#answers figure:nth-child(2) .note").strip() == told
+        assert not page.one("#viewer").is_displayed()
+        assert (
+            page.run(
+                "return [...document.images].filter((i) => i.isConnected && i.src && !i.naturalWidth).length"
+            )
+            == 0
+        )
+        assert page.unnamed() == []
+        assert page.complaints() == []

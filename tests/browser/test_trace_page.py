@@ -151,7 +151,7 @@ def test_a_click_shows_a_layer(voc8s):
     assert facts["rows"] == "ceil((H+6)/32)"
     assert facts["parameters"] == "102,764,544 (392.0 MiB); lr_mult 1, 2"
     assert facts["arithmetic"] == "26.3 GMAC, 14.5 % of the net"
-    assert facts["in ONNX"] == "Conv"
+    assert facts["in ONNX"] == "Conv"  # no rewrite concerns it
     assert "404 × 404 pixels" in voc8s.text("#layer .field")
     assert "kernel_size: 7" in voc8s.text("#layer pre")
     assert voc8s.run("return document.querySelector('#graph [aria-pressed=true]').dataset.row") == "32"
@@ -223,6 +223,77 @@ def test_fcn8s_needs_no_sideways_scrolling(voc8s):
     assert voc8s.run("const p = document.querySelector('.pane'); return p.scrollWidth <= p.clientWidth")
     assert voc8s.run("return document.querySelector('#graph').getBoundingClientRect().width / "
                      "document.querySelector('#graph').viewBox.baseVal.width") > 0.9  # fmt: skip
+
+
+def test_at_1280_nothing_scrolls_sideways_not_even_the_table(voc8s):
+    with voc8s.seen(1280):
+        for part in (".pane", ".flush", "html"):
+            wide = f"const p = document.querySelector('{part}'); return p.scrollWidth <= p.clientWidth"
+            assert voc8s.run(wide), part
+
+
+def test_on_a_phone(voc8s):
+    """The graph fits, and what is chosen in it is told beside it."""
+    with voc8s.seen(390, 844):
+        for part in (".pane", "html"):
+            wide = f"const p = document.querySelector('{part}'); return p.scrollWidth <= p.clientWidth"
+            assert voc8s.run(wide), part
+        voc8s.run("document.querySelector('.pane').scrollIntoView()")
+        voc8s.one("#graph [data-row='3'] .box").click()
+        assert voc8s.text("#layer h3") == "conv1_2"
+        top = voc8s.run("return document.querySelector('#layer').getBoundingClientRect().top")
+        assert top < 844 * 0.7
+        assert voc8s.run("return document.querySelector('#graph .name').getBoundingClientRect().height") > 8
+
+
+def test_a_wide_graph_stays_readable(shown):
+    """It scrolls in its pane; the page does not."""
+    heads = [f"Convolution h{i} data {conv('kernel_size: 1')}" for i in range(20)]
+    page = shown("wide", net_of(*heads, f"Concat all {','.join(f'h{i}' for i in range(20))}"))
+    shown = "const g = document.querySelector('#graph'), r = g.getBoundingClientRect();"
+    assert page.run(f"{shown} return r.width / g.viewBox.baseVal.width") >= 0.59
+    assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+    page.run(
+        "document.querySelector('#graph [data-row=\"1\"]').dispatchEvent(new Event('click', {bubbles: true}))"
+    )
+    page.press("#graph [data-row='1']", "\ue010")  # end
+    assert page.run("const b = document.querySelector('#graph [aria-pressed=true]').getBoundingClientRect(),"
+                    "p = document.querySelector('.pane').getBoundingClientRect();"
+                    "return b.left >= p.left && b.right <= p.right")  # fmt: skip
+
+
+def test_rewrites_are_told(voc8s):
+    voc8s.run("location.hash = '#upscore8'")
+    voc8s.wait("return document.querySelector('#layer h3').textContent === 'upscore8'")
+    facts = dict(zip(voc8s.texts("#layer dt"), voc8s.texts("#layer dd"), strict=True))
+    assert facts["in ONNX"].startswith("ConvTranspose")
+    assert "group-deconvolution (group: 1 → 21): A Deconvolution whose" in facts["in ONNX"]
+    assert "crop-in-deconvolution (pads: 0 → 15): What a Crop" in facts["in ONNX"]
+    voc8s.run("location.hash = '#score'")
+    voc8s.wait("return document.querySelector('#layer h3').textContent === 'score'")
+    assert "Without rewrites: Shape ×2, Add ×2, Concat, Slice." in voc8s.text("#layer dl")
+
+
+def test_a_screen_reader_can_name_everything(voc8s):
+    assert voc8s.unnamed() == []
+    voc8s.run("document.querySelector('#filter').parentNode.replaceWith(document.querySelector('#filter'))")
+    voc8s.run("document.querySelector('#filter').removeAttribute('placeholder')")
+    assert voc8s.unnamed() == ["searchbox"]  # this test can fail
+
+
+def test_the_systems_wish_is_followed(voc8s):
+    """Until somebody chooses."""
+    colour = "return getComputedStyle(document.body).backgroundColor"
+    voc8s.run("localStorage.clear(); location.reload()")
+    with voc8s.seen(prefers_color_scheme="light"):
+        light = voc8s.run(colour)
+        assert voc8s.text("[data-do=theme]") == "Dark"
+    with voc8s.seen(prefers_color_scheme="dark"):
+        assert voc8s.run(colour) != light
+        assert voc8s.text("[data-do=theme]") == "Light"
+        voc8s.one("[data-do=theme]").click()
+        assert voc8s.run(colour) == light
+    voc8s.run("localStorage.clear()")
 
 
 def test_light_and_dark(voc8s):

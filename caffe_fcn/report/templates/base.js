@@ -43,19 +43,22 @@ function count(n) {
 
 const grouped = (n) => n.toLocaleString('en-US');
 
+// The system's wish, until somebody chooses.
+const wish = matchMedia('(prefers-color-scheme: dark)');
 const theme = {
-  now: () => document.documentElement.dataset.theme || (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'),
+  now: () => document.documentElement.dataset.theme || (wish.matches ? 'dark' : 'light'),
+  tell: () => all('[data-do="theme"]').forEach((button) => { button.textContent = theme.now() === 'dark' ? 'Light' : 'Dark'; }),
   set(value) {
     document.documentElement.dataset.theme = value;
-    all('[data-do="theme"]').forEach((button) => { button.textContent = value === 'dark' ? 'Light' : 'Dark'; });
+    theme.tell();
   },
 };
 try { // a page opened from a file may have no storage
   const kept = localStorage.getItem('caffe-fcn-theme');
   if (kept) document.documentElement.dataset.theme = kept;
 } catch { /* then the system's setting serves */ }
-theme.set(theme.now());
-if (!document.documentElement.dataset.theme) delete document.documentElement.dataset.theme;
+theme.tell();
+wish.addEventListener('change', theme.tell);
 all('[data-do="theme"]').forEach((button) => button.addEventListener('click', () => {
   theme.set(theme.now() === 'dark' ? 'light' : 'dark');
   try { localStorage.setItem('caffe-fcn-theme', theme.now()); } catch { /* as above */ }

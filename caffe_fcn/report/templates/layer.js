@@ -51,11 +51,17 @@ function source(row, name) {
 }
 
 function operators(row) {
-  if (DATA.onnx) return make('span', { class: 'soft' }, DATA.onnx);
-  if (!row.onnx) return make('span', { class: 'soft' }, row.type === 'Input' ? 'an input of the graph' : 'left out: no output needs it');
-  if (!row.onnx.length) return row.type === 'Input' ? 'an input of the graph' : 'no node: what it reads is passed on';
-  return row.onnx.map(([op, n]) => (n > 1 ? `${op} ×${n}` : op)).join(', ');
+  const soft = (text) => make('span', { class: 'soft' }, text);
+  if (DATA.onnx) return soft(DATA.onnx);
+  if (!row.onnx) return soft(row.type === 'Input' ? 'an input of the graph' : 'left out: no output needs it');
+  const { ops, plain, by = [] } = row.onnx;
+  const made = listed(ops) || (row.type === 'Input' ? 'an input of the graph' : plain ? 'no node of its own' : 'no node: what it reads is passed on');
+  const notes = by.map(([pass, ...changes]) => `${pass}${changes.length ? ` (${changes.join(', ')})` : ''}: ${DATA.passes[pass]}`);
+  if (plain) notes.push(`Without rewrites: ${listed(plain) || 'no node'}.`);
+  return [made, ...notes.map((note) => make('p', { class: 'note' }, note))];
 }
+
+const listed = (ops) => ops.map(([op, n]) => (n > 1 ? `${op} ×${n}` : op)).join(', ');
 
 function cutPart(row) {
   const crop = row.type === 'Crop' && DATA.crops.find((c) => c.layer === row.name);

@@ -60,13 +60,14 @@ function drawField(figure, row, image, shape, at) {
   const seen = row.axes.map((axis, i) => span(axis, at[i]));
   const least = 3 / scale; // a field of a few pixels still has to be seen
   const grown = seen.map(([from, to]) => (to - from < least ? [(from + to - least) / 2, (from + to + least) / 2] : [from, to]));
+  const small = Math.min(...grown.map(([from, to]) => to - from)) * scale < 70; // its words stand beside it
   figure.replaceChildren(
     draw('rect', { class: 'reach', x: reach[1][0], y: reach[0][0], width, height }),
     draw('rect', { class: 'image', x: -0.5, y: -0.5, width: image[1], height: image[0] }),
     ...dots(row, shape, scale),
     draw('rect', { class: 'seen', x: grown[1][0], y: grown[0][0], width: grown[1][1] - grown[1][0], height: grown[0][1] - grown[0][0] }),
     label(`input ${image.join(' × ')}`, 0, image[0] - 1, scale, 'soft'),
-    label(row.axes.map((axis) => axis[0]).join(' × '), grown[1][0], grown[0][0] + 15 / scale, scale),
+    label(row.axes.map((axis) => axis[0]).join(' × '), ...(small ? [grown[1][1], (grown[0][0] + grown[0][1]) / 2 + 8 / scale] : [grown[1][0], grown[0][0] + 15 / scale]), scale),
     draw('circle', { class: 'centre', cx: centre(row.axes[1], at[1]), cy: centre(row.axes[0], at[0]), r: 2 / scale }),
   );
 }

@@ -17,11 +17,36 @@ async function send(file) {
       say('bad', `${file.name || 'The image'}: ${found.error}`);
       return;
     }
-    await view(found);
+    find('#answers').hidden = !found.answers;
+    find('#viewer').hidden = Boolean(found.answers);
+    if (found.answers) answers(found);
+    else await view(found);
     say('', `${found.name}: ${found.size.join(' × ')} pixels${found.tiled ? ', labelled in tiles' : ''}, ${((performance.now() - began) / 1000).toFixed(1)} s`);
   } catch (error) {
     if (mine === sent) say('bad', `No answer: ${error.message}. Is the server still running?`);
   }
+}
+
+// What a model says that labels no pixels.
+function answers(found) {
+  const card = (title, note, ...parts) => make('figure', { class: 'card' }, make('h2', {}, title), make('p', { class: 'note' }, note), ...parts);
+  const image = (source, alt) => make('img', { src: source, alt });
+  const shown = found.answers.map((answer) => {
+    if (answer.kind === 'picture') {
+      return card(answer.name, `${answer.size.join(' × ')} ${answer.told}`, image(answer.picture, `The picture ${answer.name}`));
+    }
+    if (answer.kind === 'numbers') {
+      return card(answer.name, answer.shape, make('pre', { tabindex: 0 }, answer.first.join('\n')));
+    }
+    const lines = answer.classes.map((c) => {
+      const bar = make('td', { class: 'number share' }, percent(c.share));
+      bar.style.setProperty('--share', `${(100 * c.share).toFixed(1)}%`);
+      return make('tr', {}, make('td', {}, c.name), bar, make('td', { class: 'number soft' }, String(c.score)));
+    });
+    const head = make('thead', {}, make('tr', {}, ...['class', 'softmax', 'score'].map((text, i) => make('th', { scope: 'col', class: i ? 'number' : null }, text))));
+    return card(answer.name, `the best ${answer.classes.length} of ${answer.of} classes`, make('table', {}, head, make('tbody', {}, ...lines)));
+  });
+  find('#answers').replaceChildren(card(found.name, found.size.join(' × '), image(found.image, `The image ${found.name}`)), ...shown);
 }
 
 function say(css, text) {

@@ -107,8 +107,8 @@ function choose(index, { focus = false, scroll = true } = {}) {
 // Bring a box into view inside its pane; the page itself stays where it is.
 function show(button) {
   const pane = find('.pane').getBoundingClientRect(), box = button.getBoundingClientRect();
-  const over = box.top < pane.top + 10 ? box.top - pane.top - 60 : box.bottom > pane.bottom - 10 ? box.bottom - pane.bottom + 60 : 0;
-  if (over) find('.pane').scrollTop += over;
+  const over = (from, to) => (box[from] < pane[from] + 10 ? box[from] - pane[from] - 60 : box[to] > pane[to] - 10 ? box[to] - pane[to] + 60 : 0);
+  find('.pane').scrollBy(over('left', 'right'), over('top', 'bottom'));
 }
 
 function boxOf(index) {

@@ -25,6 +25,7 @@ async function choose(output) {
   all('#outputs button').forEach((button) => button.setAttribute('aria-checked', String(button.dataset.output === output.name)));
   all('[data-needs="confidence"]').forEach((element) => { element.hidden = !sure; });
   if (sure) find('#sure').textContent = `The winning class has ${percent(output.sure)} of the softmax on average.`;
+  find('#clear').hidden = !output.classes.some(({ label, name }) => label === 0 && name === 'background');
   tellLegend();
   paint();
   point(null);
