@@ -196,6 +196,9 @@ def write(found: Features, folder: PathLike) -> list[Path]:
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     shown = [Picture("image", "the image", Path(found.path).name, found.image), *found.pictures]
+    for i, picture in enumerate(shown):  # a/b and a_b are one name to files, and so may A and a be
+        while picture.name.lower() in (other.name.lower() for other in shown[:i]):
+            picture.name += "_"
     paths = []
     for picture in shown:
         paths.append(out / f"{picture.name}.png")
@@ -289,8 +292,8 @@ def _heat(net: Net, wanted: str, image: np.ndarray, axes: Mapping[str, Sequence[
 
 
 def _file(name: str) -> str:
-    """A blob's name as a file's: blobs may be called a/b."""
-    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "blob"
+    """A blob's name as a file's: blobs may be called a/b, and at any length."""
+    return re.sub(r"[^\w.-]+", "_", name).strip(".")[:50] or "blob"
 
 
 def _tile(values: np.ndarray, room: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from caffe_fcn.segment import opened
 
 IGNORE = 255  # PASCAL VOC's label of pixels that do not count
 CHUNK = 1 << 20  # pixels counted at a time
+MOST = 4096  # classes; the matrix grows with their square
 
 
 class Confusion:
@@ -31,9 +32,14 @@ class Confusion:
 
     `matrix[t, p]` is the number of pixels of class t (int64) that were predicted as p. The measures are those
     of the FCN repository's score.py: means are over the classes that occur.
+
+    Raises CaffeError for no class, and for more than MOST.
     """
 
     def __init__(self, classes: int | Sequence[str], ignore: int = IGNORE) -> None:
+        many = classes if isinstance(classes, int) else len(classes)
+        if not 0 < many <= MOST:
+            raise CaffeError(f"{many} classes: from 1 to {MOST:,} can be compared")
         names = [f"class {i}" for i in range(classes)] if isinstance(classes, int) else list(classes)
         self.names, self.ignore = names, ignore
         self.matrix = np.zeros((len(names), len(names)), np.int64)
@@ -47,32 +53,36 @@ class Confusion:
         """
         _check(label, prediction)
         n = len(self.names)
-        side, ignore, true, said = 256, self.ignore, label.ravel(), prediction.ravel()
-        if not (label.dtype == prediction.dtype == np.uint8 and n <= side and 0 <= ignore < side):
-            side, ignore, true, said = n + 2, n + 1, self._coded(true, self.ignore), self._coded(said)
-        parts = (_table(true[i : i + CHUNK], said[i : i + CHUNK], side) for i in range(0, true.size, CHUNK))
-        table = sum(parts, np.zeros(side * side, np.int64)).reshape(side, side)
-        ignored = int(table[ignore].sum())
-        table[ignore] = 0
-        if table[:n, n:].any():
+        side, true, said = 256, label.ravel(), prediction.ravel()
+        if label.dtype == prediction.dtype == np.uint8 and n <= side and 0 <= self.ignore < side:
+            rows = (
+                np.arange(n) - self.ignore
+            ) % side  # so the table ends at the last class: few bins are fast
+            true = true - np.uint8(self.ignore)
+        else:
+            side, rows, true, said = n + 2, np.arange(n) + 1, self._coded(true), self._coded(said) - 1
+            true[label.ravel() == self.ignore] = 0
+        table = _table(true, said, side, n + 1)
+        ignored, table[0] = int(table[0].sum()), 0
+        known = np.zeros((n, side), np.int64)
+        found = rows < len(table)
+        known[found] = table[rows[found]]
+        if known[:, n:].any():
             wrong = self._known(label) & (label != self.ignore) & ~self._known(prediction)
             raise CaffeError(
                 f"the prediction holds label {prediction[wrong][0]}, and there are {n} classes (0 to {n - 1})"
             )
-        self.matrix += table[:n, :n]
-        self.ignored, self.strange = self.ignored + ignored, self.strange + int(table[n:].sum())
+        self.matrix += known[:, :n]
+        self.ignored, self.strange = self.ignored + ignored, self.strange + int(table.sum() - known.sum())
         self.pairs += 1
 
     def _known(self, labels: np.ndarray) -> np.ndarray:
         """Where labels are classes."""
         return (labels >= 0) & (labels < len(self.names))
 
-    def _coded(self, labels: np.ndarray, ignore: int | None = None) -> np.ndarray:
-        """Labels of any type as 0 to n - 1 for classes, n for what is none, n + 1 for what is ignored."""
-        coded = np.where(self._known(labels), labels.astype(np.intp), len(self.names))
-        if ignore is not None:
-            coded[labels == ignore] = len(self.names) + 1
-        return coded
+    def _coded(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of any type as 1 to n for classes, n + 1 for what is none."""
+        return np.where(self._known(labels), labels.astype(np.intp) + 1, len(self.names) + 1)
 
     def occurring(self) -> Confusion:
         """Itself without the classes above the last that occurs: for when nobody says how many there are."""
@@ -182,8 +192,19 @@ def _check(label: np.ndarray, prediction: np.ndarray) -> None:
         raise CaffeError("the label is {} pixels, the prediction {}".format(*sizes))
 
 
-def _table(true: np.ndarray, said: np.ndarray, side: int) -> np.ndarray:
-    """How often each pair of values below `side` occurs, in a row.
+def _table(true: np.ndarray, said: np.ndarray, side: int, rows: int) -> np.ndarray:
+    """How often each pair of values below `side` occurs: (`rows` or more, side) int64."""
+    found = np.zeros(rows * side, np.int64)
+    for i in range(0, true.size, CHUNK):
+        part = _counted(true[i : i + CHUNK], said[i : i + CHUNK], side)
+        if len(part) > len(found):
+            found.resize(-(-len(part) // side) * side, refcheck=False)
+        found[: len(part)] += part
+    return found.reshape(-1, side)
+
+
+def _counted(true: np.ndarray, said: np.ndarray, side: int) -> np.ndarray:
+    """How often each true * side + said occurs, up to the largest.
 
     Label images consist of patches: where neighbours are mostly equal, stretches are counted, not pixels.
     """
@@ -192,9 +213,9 @@ def _table(true: np.ndarray, said: np.ndarray, side: int) -> np.ndarray:
     index += said
     changes = index[1:] != index[:-1]
     if 8 * np.count_nonzero(changes) > index.size:
-        return np.bincount(index, minlength=side * side)
+        return np.bincount(index)
     ends = np.append(np.flatnonzero(changes), index.size - 1)
-    return np.bincount(index[ends], np.diff(ends, prepend=-1), side * side).astype(np.int64)
+    return np.bincount(index[ends], np.diff(ends, prepend=-1)).astype(np.int64)
 
 
 def _ratio(a: Any, b: Any) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""A small local page on which one drops an image and sees its labels. Needs Starlette and uvicorn.
+"""A small local page on which one drops an image and sees what a model makes of it: labels, or what
+`serve_model` tells of other models. Needs Starlette and uvicorn.
 
 Three addresses: `/` is the page, `/segment` takes the bytes of one image and gives what the page shows of it,
 `/health` says that it runs. Nothing else is served, and nothing is written. Requests are answered by a few
@@ -20,9 +21,11 @@ from typing import Any
 import numpy as np
 
 from caffe_fcn.errors import CaffeError
+from caffe_fcn.formats.images import DAMAGE, upright
 from caffe_fcn.report.page import POLICY, page, template
 from caffe_fcn.report.segmentation import entry, label_and_confidence
 from caffe_fcn.segment import Segmenter
+from caffe_fcn.serve_model import Model
 from caffe_fcn.tiles import label_tiled
 
 MIB = 1 << 20
@@ -59,7 +62,9 @@ class Refused(Exception):  # noqa: N818 - an answer
         super().__init__(told)
 
 
-def application(segmenter: Segmenter, limits: Limits | None = None, hosts: list[str] | None = None) -> Any:
+def application(
+    model: Segmenter | Model, limits: Limits | None = None, hosts: list[str] | None = None
+) -> Any:
     """The server as an ASGI application.
 
     `hosts`: names under which it may be asked for (a page elsewhere cannot pass off its own name for ours);
@@ -73,7 +78,7 @@ def application(segmenter: Segmenter, limits: Limits | None = None, hosts: list[
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Route
 
-    handlers = _Handlers(segmenter, limits or Limits())
+    handlers = _Handlers(model, limits or Limits())
     routes = [
         Route("/", handlers.page),
         Route("/segment", handlers.segment, methods=["POST"]),
@@ -84,12 +89,12 @@ def application(segmenter: Segmenter, limits: Limits | None = None, hosts: list[
 
 
 class _Handlers:
-    def __init__(self, segmenter: Segmenter, limits: Limits) -> None:
-        self.segmenter, self.limits = segmenter, limits
-        self.name = segmenter.path.replace("\\", "/").rsplit("/", 1)[-1]
+    def __init__(self, model: Segmenter | Model, limits: Limits) -> None:
+        self.model, self.limits = model, limits
+        self.name = model.path.replace("\\", "/").rsplit("/", 1)[-1]
         self.busy = 0
         self.threads = ThreadPoolExecutor(limits.passes)
-        self.html = _page(self.name, segmenter.session.device, limits)
+        self.html = _page(self.name, model.session.device, limits)
 
     async def page(self, _: Any) -> Any:
         from starlette.responses import HTMLResponse
@@ -97,7 +102,7 @@ class _Handlers:
         return HTMLResponse(self.html, headers={**HEADERS, "Content-Security-Policy": SERVED})
 
     async def health(self, _: Any) -> Any:
-        return _json({"status": "ok", "model": self.name, "device": self.segmenter.session.device})
+        return _json({"status": "ok", "model": self.name, "device": self.model.session.device})
 
     async def segment(self, request: Any) -> Any:
         if self.busy >= self.limits.waiting:
@@ -108,7 +113,7 @@ class _Handlers:
             body = await asyncio.wait_for(self._body(request), self.limits.seconds)
             name = request.query_params.get("name", "image")
             loop = asyncio.get_running_loop()
-            return _json(await loop.run_in_executor(self.threads, self._labelled, body, name))
+            return _json(await loop.run_in_executor(self.threads, self._answered, body, name))
         except asyncio.TimeoutError:
             return _refusal(408, f"the file did not arrive within {self.limits.seconds} seconds")
         except Refused as refused:
@@ -131,16 +136,31 @@ class _Handlers:
             raise Refused(400, "there is no file in the request")
         return bytes(body)
 
-    def _labelled(self, body: bytes, name: str) -> dict[str, Any]:
+    def _answered(self, body: bytes, name: str) -> dict[str, Any]:
         image = decode(body, self.limits.pixels)
-        segmenter, open_ = self.segmenter, not any(isinstance(n, int) for n in self.segmenter.sides)
         try:
-            if open_ and image.shape[0] * image.shape[1] > self.limits.whole:
-                return {**entry(name[:200], image, label_tiled(segmenter, image)), "tiled": True}
-            (labels,) = label_and_confidence(segmenter, [segmenter.prepare(image)])
+            if isinstance(self.model, Segmenter):
+                return self._labelled(self.model, image, name[:200])
+            return self._told(self.model, image, name[:200])
         except CaffeError as error:
-            raise Refused(422, str(error).replace(self.segmenter.path, self.name)) from error
-        return entry(name[:200], image, labels)
+            raise Refused(422, str(error).replace(self.model.path, self.name)) from error
+
+    def _labelled(self, segmenter: Segmenter, image: np.ndarray, name: str) -> dict[str, Any]:
+        open_ = not any(isinstance(n, int) for n in segmenter.sides)
+        if open_ and image.shape[0] * image.shape[1] > self.limits.whole:
+            return {**entry(name, image, label_tiled(segmenter, image)), "tiled": True}
+        (labels,) = label_and_confidence(segmenter, [segmenter.prepare(image)])
+        if all(each.labels.size == 1 for each in labels):  # a classifier whose size is open
+            return self._told(Model(segmenter.session), image, name)
+        return entry(name, image, labels)
+
+    def _told(self, model: Model, image: np.ndarray, name: str) -> dict[str, Any]:
+        height, width = image.shape[:2]
+        if not all(isinstance(n, int) for n in model.sides) and height * width > self.limits.whole:
+            raise Refused(
+                413, f"the image is {width} x {height}; this model is given {self.limits.whole:,} pixels"
+            )
+        return {**entry(name, image, []), "answers": model.answers(image)}
 
 
 def _own(request: Any) -> None:
@@ -155,17 +175,17 @@ def decode(body: bytes, most: int) -> np.ndarray:
 
     Its size is looked at before its pixels are. Raises Refused: no image, damaged, more than `most` pixels.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(BytesIO(body), formats=FORMATS) as file:
             if file.width * file.height > most:
                 told = f"the image is {file.width} x {file.height}; at most {most:,} pixels are taken"
                 raise Refused(413, told)
-            return np.array(ImageOps.exif_transpose(file).convert("RGB"))
+            return np.array(upright(file))
     except Image.UnidentifiedImageError:
         raise Refused(415, f"this is no image of a kind that is taken ({', '.join(FORMATS)})") from None
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, Image.DecompressionBombError) as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise Refused(422, f"the image is damaged: {error}") from error
 
 

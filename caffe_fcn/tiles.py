@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from caffe_fcn import memory
 from caffe_fcn.errors import CaffeError
 from caffe_fcn.segment import Labels, Segmenter, label_map
 
@@ -16,6 +18,8 @@ GRID = 32
 #: How much of an overlap, around its middle, is averaged. With the shapes net and tiles of 320, 0.3 % of
 #: the labels are not the whole image's; 0.45 % if all of it is averaged, 1.5 % if by the plain mean.
 SHARED = 0.25
+BYTES = 9  # for a pixel: Pillow's four, the array's three while it is copied, labels
+MOST = 1 << 32  # pixels
 
 
 class Strip(NamedTuple):
@@ -60,6 +64,19 @@ def strips(size: int, tile: int, overlap: int, grid: int = GRID) -> list[Strip]:
         )
         for i in range(count)
     ]
+
+
+def large_images() -> None:
+    """Let Pillow read images as large as there is memory for: whoever asks for tiles means large ones.
+
+    A small file can say that it holds any number of pixels, so there has to be a limit.
+    """
+    from PIL import Image
+
+    had = memory.free()
+    most = MOST if had is None else min(MOST, had // BYTES)
+    Image.MAX_IMAGE_PIXELS = max(most // 2, Image.MAX_IMAGE_PIXELS or 0)  # it refuses from twice that on
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from once
 
 
 def label_tiled(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -15,7 +16,7 @@ from PIL import Image
 from caffe_fcn.cli import call
 from caffe_fcn.conversion import convert
 from caffe_fcn.errors import CaffeError
-from caffe_fcn.scoring import MEASURES, Confusion, read_labels
+from caffe_fcn.scoring import MEASURES, MOST, Confusion, read_labels
 from caffe_fcn.segment import Segmenter
 from tests.conftest import HERE, REFERENCE
 
@@ -61,6 +62,7 @@ def label_pairs(draw):
 
 
 @given(label_pairs())
+@settings(deadline=None)
 def test_it_is_what_is_written_in_the_papers(case):
     pairs, n, ignore = case
     confusion = Confusion(n, ignore)
@@ -126,6 +128,28 @@ def test_what_does_not_fit():
     assert (confusion.pairs, confusion.matrix.sum()) == (0, 0)
     confusion.add(np.array([9, 255, 1]), np.array([9, 9, 1]))
     assert (confusion.ignored, confusion.strange, confusion.matrix.sum()) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.int64, np.uint64])
+def test_wild_labels_take_no_memory(kind):
+    """No table is as large as a label's value says."""
+    most = np.iinfo(kind).max
+    label = np.array([0, 1, most, most - 1, np.iinfo(kind).min], kind)
+    confusion = Confusion(64)
+    tracemalloc.start()
+    confusion.add(label, np.array([0, 1, 2, 0, 0], kind))
+    assert confusion.strange + confusion.ignored == (2 if label[-1] == 0 else 3)
+    with pytest.raises(CaffeError, match="holds label"):
+        Confusion(2).add(np.zeros(5, kind), label)
+    assert tracemalloc.get_traced_memory()[1] < 1e7
+    tracemalloc.stop()
+
+
+def test_no_more_classes_than_can_be_compared():
+    for many in (0, -1, MOST + 1, 10**12):
+        with pytest.raises(CaffeError, match=f"{many} classes: from 1 to 4,096"):
+            Confusion(many)
+    assert score("x", "y", "--classes", "99999999999") == 1
 
 
 # --- files

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,10 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from caffe_fcn import segment
 from caffe_fcn.cli import call
 from caffe_fcn.conversion import convert
 from caffe_fcn.errors import CaffeError
 from caffe_fcn.labels import VOC, palette
+from caffe_fcn.runtime import Bound
 from caffe_fcn.segment import KEPT, Labels, Segmenter, images_in, label_map, read_image
 from tests.conftest import REFERENCE
 
@@ -323,3 +328,40 @@ def test_a_damaged_image_is_a_message(tmp_path):
                 assert read_image(path).shape[2] == 3
             except CaffeError as error:
                 assert str(path) in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(("alone", "most"), [(0, 1), (10_000, 2)])
+def test_large_passes_take_turns(plain, monkeypatch, alone, most):
+    """One fills a CPU's cores, and two would its memory; small ones run together."""
+    lock, running, seen = threading.Lock(), [0], []
+    real = Bound.__call__
+
+    def watched(bound):
+        with lock:
+            running[0] += 1
+            seen.append(running[0])
+        time.sleep(0.02)
+        found = real(bound)
+        with lock:
+            running[0] -= 1
+        return found
+
+    monkeypatch.setattr(segment, "ALONE", alone)
+    monkeypatch.setattr(Bound, "__call__", watched)
+    segmenter = Segmenter(plain, "cpu")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(segmenter, [pixels(20, 30)] * 4))
+    assert max(seen) == most
+
+
+def test_a_notebook_shows_no_more_than_it_has_to():
+    """A large image's labels are shown smaller; labels beyond the palette are shown all the same."""
+    noise = np.random.default_rng(0).integers(0, 21, (2000, 3000)).astype(np.uint8)
+    shown = Labels("score", noise, list(VOC.classes))
+    picture = Image.open(io.BytesIO(shown._repr_png_()))
+    assert picture.size == (1024, 683)
+    assert len(shown._repr_html_()) < 1_500_000
+    assert "score, 2000 × 3000" in shown._repr_html_()
+    wide = Labels("<b>", np.full((2, 3), 700, np.int32))
+    assert "class 700</span> 100.0%" in wide._repr_html_() or "class 700 100.0%" in wide._repr_html_()
+    assert "<b>" not in wide._repr_html_()

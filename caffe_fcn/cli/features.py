@@ -13,6 +13,7 @@ import argparse
 import json
 
 from caffe_fcn.cli.convert import mean_of
+from caffe_fcn.terminal import printable
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,5 +48,5 @@ def run(args: argparse.Namespace) -> None:
         )
     elif not args.quiet:
         for note in found.notes:
-            print(note)
+            print(printable(note))
         print(f"{paths[-1]}: {len(found.pictures)} pictures")

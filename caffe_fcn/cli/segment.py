@@ -26,8 +26,8 @@ from caffe_fcn.errors import CaffeError
 from caffe_fcn.folder import Work, stream
 from caffe_fcn.progress import Progress
 from caffe_fcn.runtime import DEVICES
-from caffe_fcn.segment import LABEL, OVERLAY, Labels, Segmenter, images_in, save
-from caffe_fcn.tiles import label_tiled
+from caffe_fcn.segment import LABEL, OVERLAY, Labels, Segmenter, images_in, save, save_overlay
+from caffe_fcn.tiles import label_tiled, large_images
 
 if TYPE_CHECKING:
     from caffe_fcn.report.segmentation import Gallery
@@ -147,8 +147,9 @@ def work(
 ) -> Work[Any]:
     """What `stream` is to do: whole images in batches, or tiles, of which `step` hears as they are done."""
     if getattr(args, "tile", None) is None:
-        # A GPU computes one batch while it copies the next; recorded graphs take turns.
-        lanes = 2 if segmenter.session.device != "cpu" and not segmenter.session.captures else 1
+        # A second pass at a time fills what one leaves idle: a GPU that waits for copies, cores that small
+        # layers do not need. Recorded graphs take turns.
+        lanes = 1 if segmenter.session.captures else 2
         batch = segmenter.count or args.batch
         label_whole = segmenter.label
         if getattr(args, "html", None):
@@ -156,9 +157,7 @@ def work(
 
             label_whole = partial(label_and_confidence, segmenter)
         return Work(segmenter.prepare, label_whole, finish, batch, lanes)
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # whoever asks for tiles means large images
+    large_images()
 
     def tell(done: int, total: int) -> None:
         if step:
@@ -206,5 +205,5 @@ def _write(labels: Labels, path: Path, image: np.ndarray, base: Path, args: argp
     save(labels.image(), Path(row["labels"]))
     if not args.no_overlay:
         row["overlay"] = f"{base}{OVERLAY}"
-        save(labels.overlay(image), Path(row["overlay"]))
+        save_overlay(labels, image, Path(row["overlay"]))
     return row

@@ -24,6 +24,9 @@ DAMAGE = (
     AttributeError, OverflowError, ZeroDivisionError, RuntimeError, MemoryError,
 )  # fmt: skip
 
+STRIP = 1 << 20  # pixels of a large image that are taken over at a time
+ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
+
 #: cv::imread's flags: three channels, one, or what the file holds (then without regard to EXIF orientation)
 Mode = Literal["color", "gray", "native"]
 
@@ -65,12 +68,29 @@ def opened(source: str | os.PathLike[str] | bytes, name: str = "") -> Iterator[I
         raise CaffeError(f"{name}: cannot be read as an image: {told}") from error
 
 
+def upright(image: Image) -> np.ndarray:
+    """An opened file as (H, W, 3) uint8 RGB, turned as its EXIF says.
+
+    A large one is taken over in strips: Pillow would hold its pixels three times.
+    """
+    rgb = _converted(image, "color")
+    if rgb.width * rgb.height <= 8 * STRIP:
+        return np.asarray(rgb)
+    pixels = np.empty((rgb.height, rgb.width, 3), np.uint8)
+    rows = max(1, STRIP // rgb.width)
+    for top in range(0, rgb.height, rows):
+        bottom = min(top + rows, rgb.height)
+        pixels[top:bottom] = np.asarray(rgb.crop((0, top, rgb.width, bottom)))
+    return pixels
+
+
 def _converted(image: Any, mode: Mode) -> Any:
     from PIL import Image, ImageOps
 
     if mode == "native":
         return image if image.mode in ("1", "L", "RGB", "RGBA", "I", "I;16") else image.convert("RGB")
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
     if image.mode.startswith("I"):  # 16 bits: OpenCV keeps the upper eight, Pillow would cut at 255
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB" if mode == "color" else "L")
+    wanted = "RGB" if mode == "color" else "L"
+    return image if image.mode == wanted else image.convert(wanted)
