@@ -10,7 +10,7 @@ ranks as early as can be, each chain in the leftmost column that is free, all la
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -263,14 +263,25 @@ def _drawn(graph: _Graph, sizes: Sequence[Point], x: Sequence[float], edges: Seq
     right = max(middle + half for middle, half in zip(xs, widths, strict=True))
     drawing = Drawing(right + LANE, y - DOWN / 2)
     drawing.boxes = [(xs[v] - widths[v], tops[graph.rank[v]]) for v in range(graph.n)]
+    bends = {u: _bends([xs[d] for d in lane]) for u, lane in graph.lanes.items()}
     for u, v in edges:
         first, last = graph.rank[u], graph.rank[v]
-        lane = graph.lanes.get(u, [])[: last - first - 1]
-        start = (_port(xs, widths, u, lane[0] if lane else v), tops[first] + sizes[u][1])
-        end = (_port(xs, widths, v, lane[-1] if lane else u), tops[last])
-        passed = [p for d in lane for p in ((xs[d], tops[graph.rank[d]]), (xs[d], bottoms[graph.rank[d]]))]
-        drawing.edges.append([start, *passed, end])
+        lane = graph.lanes.get(u, [])
+        length = min(len(lane), last - first - 1)
+        start = (_port(xs, widths, u, lane[0] if length else v), tops[first] + sizes[u][1])
+        end = (_port(xs, widths, v, lane[length - 1] if length else u), tops[last])
+        runs = bends[u][: bisect_left(bends[u], length)] if length else []
+        drawing.edges.append([start])
+        for i, j in pairwise([*runs, length] if runs else []):
+            at = xs[lane[i]]
+            drawing.edges[-1] += [(at, tops[first + 1 + i]), (at, bottoms[first + j])]
+        drawing.edges[-1].append(end)
     return drawing
+
+
+def _bends(xs: Sequence[float]) -> list[int]:
+    """Where a lane begins, and where it changes its column."""
+    return [i for i in range(len(xs)) if i == 0 or xs[i] != xs[i - 1]]
 
 
 def _port(xs: Sequence[float], widths: Sequence[float], box: int, other: int) -> float:
