@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow check bench proto prototxts docs clean
+.PHONY: demo test slow check bench fuzz proto prototxts docs clean
 
 demo: $(VENV)/demo
 	@$(BIN)/python tools/demo.py
@@ -19,6 +19,12 @@ check: $(VENV)/dev
 
 bench: $(VENV)/test
 	$(BIN)/python tools/bench/convert.py
+
+# FOR=300 seconds of each target; atheris has no wheels for every Python, and the tool does without it.
+fuzz: $(VENV)/test
+	-$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuzz]'
+	for target in caffemodel prototxt binaryproto hdf5 npz image net; do \
+		$(BIN)/python tools/fuzz.py --target $$target --seconds $(or $(FOR),60) || exit 1; done
 
 proto: $(VENV)/test
 	$(BIN)/python tools/make_pb2.py

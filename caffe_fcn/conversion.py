@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from caffe_fcn import surgery
 from caffe_fcn.deploy import Deploy, pruned, to_deploy
 from caffe_fcn.errors import CaffeError, VerifyError, nearest
+from caffe_fcn.formats.files import target_of
 from caffe_fcn.formats.prototxt import read_net
 from caffe_fcn.net import TEST, Net
 
@@ -82,7 +85,7 @@ def convert(
             failed, the file under `out` + ".rejected".
     """
     o = options or Options(**changes)
-    _refuse_target(out)
+    target_of(out)  # or it is said at once what would fail after the work
     with ThreadPoolExecutor(1) as beside:  # hashing runs while the net is built
         sources = beside.submit(_sources, prototxt, caffemodel)
         cut = pruned(to_deploy(read_net(prototxt), o.input_shapes), o.outputs)
@@ -173,6 +176,8 @@ def pixels(cut: Deploy, mean: Sequence[float] | None = None, scale: float | None
     from caffe_fcn.export.finish import IMAGENET_MEAN, Pixels
 
     told = cut.transform
+    if len(mean or ()) not in (0, 1, 3) or not np.isfinite([*(mean or ()), scale or 0]).all():
+        raise CaffeError(f"mean {mean}, scale {scale}: one number or three (B, G, R), and a number")
     if mean is None:
         mean = list(told.mean_value) if told and told.mean_value else IMAGENET_MEAN
     return Pixels(mean, scale if scale is not None else told.scale if told else 1.0)
@@ -194,22 +199,13 @@ def _silent() -> Iterator[None]:
     yield None
 
 
-def _refuse_target(out: PathLike) -> None:
-    """Say at once what would fail after the work."""
-    target = Path(out)
-    if target.is_dir():
-        raise CaffeError(f"{out}: is a directory, not a file", "give the name of a file in it")
-    if not target.parent.is_dir():
-        raise CaffeError(f"{out}: cannot be written: {target.parent}: no such folder")
-
-
 @contextmanager
 def _staged(out: PathLike) -> Iterator[Path]:
     """A path of the same name in a temporary folder beside `out`; what is in it moves when the block ends.
 
     If the block raises VerifyError the file moves too, under `out` + ".rejected".
     """
-    target = Path(os.path.realpath(out))
+    target = target_of(out)
     folder = target.parent / f".{target.name[:40]}.{secrets.token_hex(4)}"
     try:
         folder.mkdir()

@@ -104,6 +104,13 @@ def test_an_image_comes_back_labelled(port, segmenter):
     assert 0 < output["sure"] <= 1
 
 
+def test_sixteen_bits_a_pixel_are_not_cut_off():
+    deep = np.linspace(0, 65535, 40 * 50).reshape(40, 50).astype(np.uint16)
+    out = io.BytesIO()
+    Image.fromarray(deep).save(out, "PNG")
+    np.testing.assert_array_equal(decode(out.getvalue(), 10_000)[..., 0], deep >> 8)
+
+
 def test_large_images_go_in_tiles(port):
     status, body, _ = ask(port, "/segment", picture(70, 80))
     assert status == 200

@@ -10,6 +10,7 @@ import sys
 import warnings
 
 from caffe_fcn.errors import CaffeError
+from caffe_fcn.terminal import printable
 
 COMMANDS = {  # in the order of --help; a module is imported only when its command runs
     "convert": "write an ONNX model from a prototxt and its weights (also `convert-fcn`)",
@@ -81,13 +82,18 @@ def call(command: str, argv: list[str], prog: str) -> int:
     except (CaffeError, OSError) as error:
         if args.debug:
             raise
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {printable(str(error), keep=chr(10))}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        if args.debug:
+            raise
+        print(f"{prog}: error: there is not enough memory", file=sys.stderr)
         return 1
     except Exception as error:
         if args.debug:
             raise
         told = f"{type(error).__name__}: {error}".splitlines()[0]
-        print(f"{prog}: internal error: {told}", file=sys.stderr)
+        print(f"{prog}: internal error: {printable(told)}", file=sys.stderr)
         print("  please report it, with what --debug shows", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -104,7 +110,7 @@ def _load(files: list[str]) -> None:
 
 
 def _show(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(str(message), keep=chr(10))}", file=sys.stderr)
 
 
 def input_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:

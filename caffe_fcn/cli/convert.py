@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from caffe_fcn.cli import input_shapes
 from caffe_fcn.conversion import Options, Result, convert
 from caffe_fcn.formats.binaryproto import read_blob
 from caffe_fcn.progress import Progress
+from caffe_fcn.terminal import printable
 from caffe_fcn.units import bytes_text
 
 
@@ -101,19 +101,21 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _summary(result: Result, verbose: bool) -> None:
-    say = sys.stdout.write
-    say(f"{result.path}: {bytes_text(result.bytes)}\n")
+    def say(line: str) -> None:
+        print(printable(line))
+
+    say(f"{result.path}: {bytes_text(result.bytes)}")
     for kind, values in (("input", result.inputs), ("output", result.outputs)):
         for name, shape in values.items():
-            say(f"  {kind:7} {name}: {' x '.join(map(str, shape))}\n")
+            say(f"  {kind:7} {name}: {' x '.join(map(str, shape))}")
     for note in result.filled:
-        say(f"  filled  {note}\n")
+        say(f"  filled  {note}")
     for symbol, layer in result.fixed.items():
-        say(f"  fixed   {symbol}, because of layer '{layer}'\n")
+        say(f"  fixed   {symbol}, because of layer '{layer}'")
     for variant, count in result.variants.items():
-        say(f"  taken   {count} layer{'s' * (count > 1)} for {variant}\n")
+        say(f"  taken   {count} layer{'s' * (count > 1)} for {variant}")
     for what, names in (("of the net that no output depends on", result.dropped),
                         ("of the weights file that the net lacks", result.ignored)):  # fmt: skip
         if names:
-            say(f"  left out {len(names)} layers {what}{': ' + ', '.join(names) if verbose else ''}\n")
-    say(f"  verified {result.verified}\n" if result.verified else "  not verified\n")
+            say(f"  left out {len(names)} layers {what}{': ' + ', '.join(names) if verbose else ''}")
+    say(f"  verified {result.verified}" if result.verified else "  not verified")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from caffe_fcn.cli import input_shapes
 from caffe_fcn.deploy import to_deploy
 from caffe_fcn.formats.files import atomic_write
 from caffe_fcn.formats.prototxt import format as format_
 from caffe_fcn.formats.prototxt import read_net
+from caffe_fcn.terminal import printable
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,4 +26,4 @@ def run(args: argparse.Namespace) -> None:
         file.write(format_(cut.text.net).encode())
     if not args.quiet:
         outputs = f", outputs {', '.join(cut.outputs)}" if cut.outputs else ", which is a deploy net already"
-        sys.stdout.write(f"{args.out}: {len(cut.text.net.layer)} layers{outputs}\n")
+        print(printable(f"{args.out}: {len(cut.text.net.layer)} layers{outputs}"))

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
+from typing import Any
 
 from caffe_fcn.cli import input_shapes
+from caffe_fcn.errors import CaffeWarning, LayerError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +49,20 @@ def run(args: argparse.Namespace) -> None:
 
     shapes = input_shapes(args.input_shape)
     text = read_net(args.prototxt)
-    if args.deploy:
+    read = {
+        top for layer in text.net.layer if not layer.bottom for top in layer.top if _reads(layer, layer.type)
+    }
+    if args.deploy or read.intersection(shapes):
         text = to_deploy(text, shapes).text
-    net = Net(text, TRAIN if args.phase == "train" else TEST)
+    phase = TRAIN if args.phase == "train" else TEST
+    try:
+        net = Net(text, phase)
+    except LayerError as error:
+        if not any(_reads(layer, error.type) for layer in text.net.layer if layer.name == error.layer):
+            raise
+        net = Net(to_deploy(text, shapes).text, phase)
+        problem = str(error).splitlines()[0]
+        warnings.warn(f"{problem}; traced as --deploy does", CaffeWarning, stacklevel=2)
     found = trace(net, shapes, weights=args.weights, splits=args.splits)
     shown = render(found, args.format, net)
     if args.out is None:
@@ -56,3 +70,10 @@ def run(args: argparse.Namespace) -> None:
         return
     with atomic_write(args.out) as file:
         file.write(shown.encode())
+
+
+def _reads(layer: Any, kind: str) -> bool:
+    """Whether a layer of this type takes its data from files, or is an Input whose shape is left to tell."""
+    from caffe_fcn.layers import LAYERS, Layer
+
+    return LAYERS.get(kind, Layer).role == "data" or (kind == "Input" and not layer.input_param.shape)

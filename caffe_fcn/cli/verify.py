@@ -19,6 +19,7 @@ from caffe_fcn.conversion import load
 from caffe_fcn.deploy import to_deploy
 from caffe_fcn.formats.arrays import read_arrays
 from caffe_fcn.formats.prototxt import read_net
+from caffe_fcn.terminal import printable
 from caffe_fcn.verification import TOLERANCE, verify
 
 
@@ -55,5 +56,5 @@ def run(args: argparse.Namespace) -> None:
     elif not args.quiet:
         if args.verbose:
             for name, value in report.differences.items():
-                print(f"{value:8.1e}  {name}")
-        print(report)
+                print(printable(f"{value:8.1e}  {name}"))
+        print(printable(str(report)))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from caffe_fcn.formats.weights import load
+from caffe_fcn.terminal import printable
 from caffe_fcn.units import bytes_text, count_text
 
 
@@ -29,6 +30,8 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(rows, indent=2))
         return
+    for row in rows:
+        row.update({key: printable(row[key]) for key in ("layer", "type")})
     width = max((len(row["layer"]) for row in rows), default=0)
     for row in rows:
         shape = " x ".join(map(str, row["shape"])) or "scalar"

@@ -72,6 +72,7 @@ def softmax(graph: Graph) -> None:
     """Replace each output by its softmax over the classes (axis 1), called BLOB_prob."""
     taken = graph.names()
     for i, score in enumerate(graph.outputs):
+        _has_classes(score, "--softmax")
         name = _free(taken, f"{score.name}_prob")
         graph.nodes.append(Node("Softmax", [score.name], [name], {"axis": 1}, name, name))
         graph.outputs[i] = score._replace(name=name)
@@ -85,8 +86,7 @@ def argmax(graph: Graph) -> None:
     """
     taken = graph.names()
     for i, score in enumerate(graph.outputs):
-        if len(score.shape) < 2:
-            raise CaffeError(f"--argmax needs outputs of at least 2 axes; '{score.name}' is {score.shape}")
+        _has_classes(score, "--argmax")
         name, index = _free(taken, f"{score.name}_label"), _free(taken, f"{score.name}_index")
         dtype, code = (np.uint8, 2) if score.shape[1] <= 256 else (np.int32, 6)
         graph.nodes.append(
@@ -95,6 +95,11 @@ def argmax(graph: Graph) -> None:
         graph.nodes.append(Node("Cast", [index], [name], {"to": code}, name, name))
         graph.outputs[i] = Value(name, (score.shape[0], *score.shape[2:]), dtype)
         graph.values.setdefault(score.name, score)
+
+
+def _has_classes(score: Value, option: str) -> None:
+    if len(score.shape) < 2:
+        raise CaffeError(f"{option} needs outputs of at least 2 axes; '{score.name}' is {score.shape}")
 
 
 def describe(graph: Graph, scores: Sequence[Value], pixels: Pixels, embedded: bool) -> None:

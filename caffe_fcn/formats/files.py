@@ -78,7 +78,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     followed; permissions are those of any new file (umask). A full disk, an unwritable folder, a directory or
     a device at `path`: CaffeError.
     """
-    target = _target(path)
+    target = target_of(path)
     temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.tmp")
     try:
         file = temporary.open("x+b")
@@ -97,8 +97,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def _target(path: str | os.PathLike[str]) -> Path:
-    target = Path(os.path.realpath(path))
+def target_of(path: str | os.PathLike[str]) -> Path:
+    """The file that is written for `path`, links followed. CaffeError, saying why, if it cannot be."""
+    try:
+        target = Path(os.path.realpath(path))
+    except ValueError as error:  # a NUL in the name
+        raise CaffeError(f"{os.fspath(path)!r}: is not a file's name: {error}") from error
     if os.path.isdir(target):
         raise CaffeError(f"{path}: is a directory, not a file", "give the name of a file in it")
     if not os.path.isdir(target.parent):

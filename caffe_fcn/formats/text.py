@@ -164,9 +164,12 @@ def read_source(path: str | os.PathLike[str]) -> Source:
         raise PrototxtError(f"{name}: {size:,} bytes are more than a prototxt has", "is it the caffemodel?")
     try:
         with open(path, "rb") as file:
-            return Source(decode(file.read(LONGEST), name), name)
+            text = decode(file.read(LONGEST), name)
     except OSError as error:
         raise PrototxtError(f"{name}: cannot be read: {error.strerror}") from error
+    if not text.strip():
+        raise PrototxtError(f"{name}: is empty, not a prototxt")
+    return Source(text, name)
 
 
 def past(pattern: re.Pattern[str], text: str, pos: int) -> int:
