@@ -81,10 +81,13 @@ FORMS = {
         "caffe-xilinx",
     ),
     "xilinx, plain prototxt": ("scale bias mean variance 0", "", 1, "caffe-xilinx"),
+    "nvcaffe, 2016": ("scale bias mean variance 1", "scale_filler { value: 1 }", 1, "caffe-xilinx"),
     "nvcaffe": ("mean variance 1 scale bias", "scale_bias: true", 1, "NVCaffe"),
-    "nvcaffe, unread factor": ("mean variance 0 scale bias", "", 1, "NVCaffe"),
-    "nvcaffe, fillers": ("mean variance 4 scale bias", "scale_filler { value: 1 }", 4, "NVCaffe"),
-    "intel": ("scale bias mean variance 4", "shift_filler { value: 0 }", 4, "Intel Caffe"),
+    "nvcaffe, unread counter": ("mean variance 4 scale bias", "scale_bias: true", 1, "NVCaffe"),
+    "nvcaffe, 0.16": ("mean variance 0 scale bias", "", 1, "NVCaffe"),
+    "nvcaffe, fillers": ("mean variance 1 scale bias", "scale_filler { value: 1 }", 1, "NVCaffe"),
+    "intel": ("mean variance 4 scale bias", "", 4, "Intel Caffe"),
+    "intel, fields": ("mean variance 4 scale bias", "filler { value: 1 } bias_filler {}", 4, "Intel Caffe"),
 }
 
 
@@ -111,6 +114,28 @@ def test_forks_with_five_blobs_are_told_apart_by_the_file(form, shape):
     assert_close(run(net, x), wanted, form)
     assert net.params["layer"] is net.layer_dict["layer"].blobs
     assert len(net.params["layer"]) == 5
+
+
+@pytest.mark.parametrize("setting", ["", "bias_term: false"])
+@pytest.mark.parametrize("batch", [False, True])
+def test_four_blobs_have_no_bias(setting, batch):
+    x, each = draw(2, 3, 4, 5), (3, 1, 1)
+    own = f"use_global_stats: {str(not batch).lower()} {setting}"
+    net = build(f'type: "BatchNorm" batch_norm_param {{ {own} }}', x.shape)
+    net.copy_from(stored("mean variance 4 scale"))
+    assert net.layer_dict["layer"].variant == "Intel Caffe's BatchNorm of 4 blobs"
+    mean, variance = (
+        (x.mean((0, 2, 3)), x.var((0, 2, 3))) if batch else (PARTS["mean"] / 4, PARTS["variance"] / 4)
+    )
+    assert_close(run(net, x), batch_norm(x, mean, variance) * PARTS["scale"].reshape(each), "four")
+
+
+def test_nvcaffe_tests_with_stored_statistics_whatever_the_prototxt_says():
+    x, each = draw(2, 3, 4, 5), (3, 1, 1)
+    net = build('type: "BatchNorm" batch_norm_param { use_global_stats: false }', x.shape)
+    net.copy_from(stored("mean variance 1 scale bias"))
+    normal = batch_norm(x, PARTS["mean"], PARTS["variance"])
+    assert_close(run(net, x), normal * PARTS["scale"].reshape(each) + PARTS["bias"].reshape(each), "stored")
 
 
 def test_a_fork_with_the_statistics_of_a_batch():

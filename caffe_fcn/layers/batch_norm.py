@@ -15,9 +15,13 @@ class Form(NamedTuple):
 
 
 STOCK = Form("", ("mean", "variance", "factor"))
-NVCAFFE = Form("NVCaffe", ("mean", "variance", "factor", "scale", "bias"))
-XILINX = Form("caffe-xilinx", ("scale", "bias", "mean", "variance", "counter"))
-INTEL = Form("Intel Caffe", ("scale", "bias", "mean", "variance", "factor"))
+NVCAFFE = Form("NVCaffe", ("mean", "variance", "counter", "scale", "bias"))
+INTEL = Form("Intel Caffe", ("mean", "variance", "factor", "scale", "bias"))
+INTEL_NO_BIAS = Form("Intel Caffe", INTEL.blobs[:4])
+XILINX = Form("caffe-xilinx", ("scale", "bias", "mean", "variance", "counter"))  # and NVCaffe's of 2016
+
+_OF_NVCAFFE = {"scale_bias"}
+_OF_INTEL = {"use_weight_bias", "bias_term", "filler"}
 
 
 class _Flat(NamedTuple):
@@ -34,27 +38,37 @@ class BatchNorm(Layer):
     stored ones, over the stored factor (0 where that is 0); else the batch's, and the stored ones move on.
 
     Forks have 5 blobs, with a scale and a bias of each channel in one layer. Which `form` it is shows in the
-    weights file: the single number is NVCaffe's third blob, the others' last. Until there is one, the
-    prototxt tells, by more than 3 `param` or by fields that only forks have. The statistics of a fork's
-    layer do not move, and it starts at scale 1 and bias 0.
+    weights file: the single number is the third blob of NVCaffe and Intel Caffe (who has 4 blobs without a
+    bias), the last of others. In the third place NVCaffe leaves 0 or 1 and never reads it; for Intel Caffe it
+    is the factor. Until there is a file the prototxt tells, by more than 3 `param` or by fields that only
+    forks have. The statistics of a fork's layer do not move, and it starts at scale 1 and bias 0.
     """
 
     pointwise = True
 
     def setup(self) -> None:
+        told = {field.name for field, _ in self.param.batch_norm_param.ListFields()}
         p = self.param.batch_norm_param
-        told = {field.name for field, _ in p.ListFields()}
-        self.global_stats = p.use_global_stats if p.HasField("use_global_stats") else not self.training
-        self.form, self.scale_first = STOCK, INTEL if "shift_filler" in told else XILINX
+        self.form = STOCK
         if p.scale_bias:
             self.form = NVCAFFE
+        elif told & _OF_INTEL and p.use_weight_bias:
+            self.form = INTEL if p.bias_term else INTEL_NO_BIAS
         elif len(self.param.param) > 3 or any(name.endswith("_filler") for name in told):
-            self.form = self.scale_first
+            self.form = XILINX
+
+    @property
+    def global_stats(self) -> bool:
+        """Whether the stored statistics are used; NVCaffe has no choice in phase TEST."""
+        p = self.param.batch_norm_param
+        if self.form == NVCAFFE and not self.training:
+            return True
+        return p.use_global_stats if p.HasField("use_global_stats") else not self.training
 
     @property
     def variant(self) -> str:
         """Whose BatchNorm it is, if not stock Caffe's."""
-        return f"{self.form.fork}'s BatchNorm of 5 blobs" if self.form.fork else ""
+        return f"{self.form.fork}'s BatchNorm of {len(self.form.blobs)} blobs" if self.form.fork else ""
 
     def parameters(self, bottoms: Sequence[Shape]) -> list[Parameter]:
         (bottom,) = bottoms
@@ -67,21 +81,27 @@ class BatchNorm(Layer):
         return [(1,) if name in ("factor", "counter") else (channels,) for name in self.form.blobs]
 
     def adapt(self, stored: Sequence[Any]) -> Sequence[Any]:
-        if len(stored) not in (3, 5):
+        form = self._form(stored)
+        if form is None:
             return stored
-        form = STOCK if len(stored) == 3 else self._form(stored)
         if form != self.form:
             (channels,), kind = self._blob("mean").shape, type(self.blobs[0])
             self.form = form
             self.blobs[:] = map(kind, self._shapes(channels))
         return stored if form == STOCK else [blob and _Flat(blob.data.reshape(-1)) for blob in stored]
 
-    def _form(self, stored: Sequence[Any]) -> Form:
-        """Which of those with 5 blobs it is; one channel leaves it open."""
-        third, last = (blob is not None and blob.data.size == 1 for blob in (stored[2], stored[4]))
-        if third != last:
-            return NVCAFFE if third else self.scale_first
-        return self.form if self.form != STOCK else self.scale_first
+    def _form(self, stored: Sequence[Any]) -> Form | None:
+        """Which it is by its blobs; those of one channel leave it open. None: no BatchNorm."""
+        single = [blob is not None and blob.data.size == 1 for blob in stored]
+        if len(stored) == 4 and single[2]:
+            return INTEL_NO_BIAS
+        if len(stored) != 5:
+            return STOCK if len(stored) == 3 else None
+        if single[2] == single[4]:
+            return XILINX if self.form == STOCK else self.form
+        if single[4] or self.form in (NVCAFFE, INTEL):
+            return XILINX if single[4] else self.form
+        return NVCAFFE if stored[2].data.reshape(-1)[0] in (0, 1) else INTEL
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         (bottom,), (channels,) = bottoms, self._blob("mean").shape
@@ -97,9 +117,7 @@ class BatchNorm(Layer):
         if "factor" not in self.form.blobs:
             return np.float32(1)
         factor = self._blob("factor").data[0]
-        if factor == 0:  # NVCaffe keeps averages, not sums, and may have left it 0
-            return np.float32(self.form == NVCAFFE)
-        return np.float32(1) / factor
+        return np.float32(1) / factor if factor else np.float32(0)
 
     def forward(self, bottoms: Sequence[Array]) -> list[Array]:
         (x,) = bottoms
@@ -118,7 +136,8 @@ class BatchNorm(Layer):
             top /= np.sqrt(variance + np.float32(self.param.batch_norm_param.eps)).reshape(each)
         if self.form != STOCK:
             top *= self._blob("scale").data.reshape(each)
-            top += self._blob("bias").data.reshape(each)
+            if "bias" in self.form.blobs:
+                top += self._blob("bias").data.reshape(each)
         return [top]
 
     def _remember(self, mean: Array, variance: Array, count: int) -> None:
@@ -138,7 +157,7 @@ class BatchNorm(Layer):
             channels = fixed(x.shape[1])
             scale, bias = (g.array(np.full(channels, value, np.float32)) for value in (1, 0))
         else:
-            scale, bias = (self._initializer(g, name) for name in ("scale", "bias"))
+            scale, bias = self._initializer(g, "scale"), self._bias(g)
         over = self._over_factor()
         mean, variance = (self._initializer(g, name, over) for name in ("mean", "variance"))
         eps = self.param.batch_norm_param.eps
@@ -150,6 +169,11 @@ class BatchNorm(Layer):
         array = array if factor == 1 else array * factor
         return g.param(self._blob(name), name, array.reshape(-1, *(1,) * behind))
 
+    def _bias(self, g: Builder, behind: int = 0) -> str:
+        if "bias" in self.form.blobs:
+            return self._initializer(g, "bias", behind=behind)
+        return g.array(np.zeros((self._blob("scale").shape[0], *(1,) * behind), np.float32))
+
     def _by_batch(self, g: Builder, x: Value) -> str:
         axes = [0, *range(2, len(x.shape))]
         top = g.op("Sub", x, g.reduce("ReduceMean", x, axes))
@@ -159,5 +183,5 @@ class BatchNorm(Layer):
         if self.form != STOCK:
             behind = len(x.shape) - 2
             top = g.op("Mul", top, self._initializer(g, "scale", behind=behind))
-            top = g.op("Add", top, self._initializer(g, "bias", behind=behind))
+            top = g.op("Add", top, self._bias(g, behind))
         return top
