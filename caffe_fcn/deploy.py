@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from caffe_fcn.errors import LayerError
+from caffe_fcn.errors import CaffeError, LayerError
 from caffe_fcn.formats import caffe_pb2
 from caffe_fcn.formats.prototxt import Origin, Prototxt
 from caffe_fcn.layers import LAYERS, Layer
 from caffe_fcn.net.filter import takes_part
+from caffe_fcn.symbols import fixed
 
 Pair = tuple[Any, Origin]  # LayerParameter, where it stands
 
@@ -36,8 +37,9 @@ def to_deploy(text: Prototxt, shapes: Mapping[str, Sequence[int]] | None = None)
         shapes: of inputs by blob name, for data layers that do not tell theirs.
 
     Raises:
-        LayerError: a data layer's shape is told neither by the file nor by `shapes`.
+        LayerError: the shape of a data layer or Input is told neither by the file nor by `shapes`.
     """
+    text = _with_shapes(text, shapes or {})
     layers = _layers_with_data(text)
     if layers is None:
         return Deploy(text)
@@ -58,6 +60,23 @@ def to_deploy(text: Prototxt, shapes: Mapping[str, Sequence[int]] | None = None)
     return Deploy(_text_of([*inputs, *kept], text), outputs, dropped, first)
 
 
+def _with_shapes(text: Prototxt, shapes: Mapping[str, Sequence[int]]) -> Prototxt:
+    """The same net with `shapes` for those Inputs that have none, as `input:` without dims makes them."""
+    bare = [
+        i for i, layer in enumerate(text.net.layer) if layer.type == "Input" and not layer.input_param.shape
+    ]
+    if not bare:
+        return text
+    net = caffe_pb2.NetParameter()
+    net.CopyFrom(text.net)
+    for layer, origin in ((net.layer[i], text.origins[i]) for i in bare):
+        for top in layer.top:
+            if top not in shapes:
+                raise _shapeless(top, layer, origin)
+            layer.input_param.shape.add(dim=shapes[top])
+    return Prototxt(net, text.origins, text.path)
+
+
 def pruned(cut: Deploy, outputs: Sequence[str] = ()) -> Deploy:
     """The same net without the layers that no output depends on, before any of them is built.
 
@@ -70,7 +89,7 @@ def pruned(cut: Deploy, outputs: Sequence[str] = ()) -> Deploy:
     pairs = zip(cut.text.net.layer, cut.text.origins, strict=True)
     layers = [(param, origin) for param, origin in pairs if takes_part(param, state, origin)]
     made = {top for param, _ in layers for top in param.top}
-    wanted = list(outputs or cut.outputs) or _loose(layers)
+    wanted = list(outputs or cut.outputs) or _loose(layers) or _silenced(layers)
     if not made.issuperset(wanted):  # the net says so itself, once it is built
         return cut
     kept = _on_the_way(layers, wanted)
@@ -149,6 +168,11 @@ def _loose(layers: Sequence[Pair]) -> list[str]:
     return list(loose)
 
 
+def _silenced(layers: Sequence[Pair]) -> list[str]:
+    """What Silence reads, and what a net without outputs is for, as that of Colorful Image Colorization."""
+    return [bottom for param, _ in layers if param.type == "Silence" for bottom in param.bottom]
+
+
 def _on_the_way(layers: Sequence[Pair], outputs: Sequence[str]) -> list[Pair]:
     wanted, kept = set(outputs), []
     for pair in reversed(layers):
@@ -160,15 +184,30 @@ def _on_the_way(layers: Sequence[Pair], outputs: Sequence[str]) -> list[Pair]:
 
 def _input(top: str, pair: Pair, shapes: Mapping[str, Sequence[int]]) -> Pair:
     param, origin = pair
-    shape = shapes.get(top) or data_shape(param, list(param.top).index(top))
+    index = list(param.top).index(top)
+    shape = shapes.get(top) or data_shape(param, index) or _stored_shape(param, index)
     if shape is None:
-        problem = f"does not tell the shape of '{top}'"
-        raise LayerError(
-            str(origin), param.name, param.type, problem, f"give it: --input-shape {top}:1,3,HEIGHT,WIDTH"
-        )
+        raise _shapeless(top, param, origin)
     layer = caffe_pb2.LayerParameter(name=top, type="Input", top=[top])
     layer.input_param.shape.add(dim=shape)
     return layer, origin
+
+
+def _shapeless(top: str, param: Any, origin: Origin) -> LayerError:
+    """What to say if nobody tells the shape of an input."""
+    dims = "1,CHANNELS or 1,CHANNELS,HEIGHT,WIDTH" if param.type == "HDF5Data" else "1,3,HEIGHT,WIDTH"
+    problem = f"does not tell the shape of '{top}'"
+    return LayerError(str(origin), param.name, param.type, problem, f"give it: --input-shape {top}:{dims}")
+
+
+def _stored_shape(param: Any, index: int) -> list[int] | None:
+    """What the database or the files say, if they are here; one item, whatever the batch size."""
+    if param.type not in ("Data", "HDF5Data", "ImageData"):
+        return None
+    try:
+        return [1, *map(fixed, LAYERS[param.type](param).reshape([])[index][1:])]
+    except CaffeError:
+        return None
 
 
 def data_shape(param: Any, index: int) -> list[int] | None:

@@ -251,3 +251,36 @@ def test_layers_that_no_output_needs_are_dropped(tmp_path):
     prototxt.write_text(text)
     result = convert(prototxt, CASE.caffemodel, tmp_path / "x.onnx", outputs=["score"], verify=False)
     assert "look" in result.dropped
+
+
+def test_few_images_are_verified_whatever_the_prototxt_says(tmp_path):
+    prototxt = tmp_path / "net.prototxt"
+    prototxt.write_text("""input: "data" input_dim: 500 input_dim: 1 input_dim: 6 input_dim: 5
+    layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+      inner_product_param { num_output: 2 } }""")
+    result = convert(prototxt, None, tmp_path / "net.onnx")
+    assert result.verified.inputs == {"data": (2, 1, 6, 5)}
+
+
+def test_a_net_that_takes_no_small_image_is_verified_at_its_own_size(tmp_path):
+    prototxt = tmp_path / "net.prototxt"
+    prototxt.write_text("""input: "data" input_dim: 1 input_dim: 1 input_dim: 450 input_dim: 470
+    layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+      convolution_param { num_output: 1 kernel_size: 3 dilation: 210 } }""")
+    result = convert(prototxt, None, tmp_path / "net.onnx", init_missing=True)
+    assert result.verified.inputs == {"data": (1, 1, 450, 470)}
+
+
+def test_a_reshape_to_numbers_keeps_the_number_of_elements(tmp_path):
+    prototxt = tmp_path / "net.prototxt"
+    prototxt.write_text(
+        """input: "data" input_dim: 10 input_dim: 1 input_dim: 1 input_dim: 8
+    layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 4 } }
+    layer { name: "rows" type: "Reshape" bottom: "ip" top: "rows" reshape_param { shape { DIMS } } }
+    """.replace("DIMS", "dim: 10 dim: 1 dim: 4")
+    )
+    result = convert(prototxt, None, tmp_path / "net.onnx")
+    assert result.inputs == {"data": [10, 1, 1, 8]}
+    assert result.fixed["N"] == "rows"
+    prototxt.write_text(prototxt.read_text().replace("dim: 10 dim: 1", "dim: 0 dim: 1"))
+    assert convert(prototxt, None, tmp_path / "net.onnx").inputs == {"data": ["N", 1, 1, 8]}

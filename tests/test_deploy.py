@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import caffe_fcn
+from caffe_fcn.cli import main
+from caffe_fcn.conversion import convert
 from caffe_fcn.deploy import to_deploy
 from caffe_fcn.errors import LayerError
 from caffe_fcn.formats.prototxt import read_net
@@ -92,3 +95,69 @@ def test_a_real_train_net():
     cut = to_deploy(read_net(path), {"data": (1, 3, 32, 32)})
     assert cut.outputs == ["fc1"]
     assert cut.transform.scale == pytest.approx(1 / 256)
+
+
+NO_DIMS = """
+input: "image"
+layer { name: "conv" type: "Convolution" bottom: "image" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 } }
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*has no input_shape")
+def test_an_input_without_dims_takes_the_shape_that_is_given():
+    cut = to_deploy(read_net(NO_DIMS), {"image": (1, 3, 8, 9)})
+    assert caffe_fcn.Net(cut.text).blobs["conv"].shape == (1, 4, 6, 7)
+    with pytest.raises(
+        LayerError, match="does not tell the shape of 'image'\n  give it: --input-shape image:1,3"
+    ):
+        to_deploy(read_net(NO_DIMS))
+
+
+def test_files_that_are_here_tell_their_shape(tmp_path, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("rows.h5", "w") as file:
+        file["data"], file["label"] = np.zeros((6, 4), "f"), np.zeros((6, 1), "f")
+    (tmp_path / "list.txt").write_text("rows.h5\n")
+    text = """layer { name: "d" type: "HDF5Data" top: "data" top: "label"
+      hdf5_data_param { source: "list.txt" batch_size: 3 } }
+    layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+      inner_product_param { num_output: 2 } }"""
+    assert caffe_fcn.Net(to_deploy(read_net(text)).text).blobs["data"].shape == (1, 4)
+    (tmp_path / "list.txt").unlink()
+    with pytest.raises(LayerError, match="--input-shape data:1,CHANNELS or 1,CHANNELS,HEIGHT,WIDTH"):
+        to_deploy(read_net(text))
+
+
+def test_a_train_net_without_its_files_is_traced_as_it_is_deployed(tmp_path, capsys):
+    path = tmp_path / "train_val.prototxt"
+    path.write_text(TRAIN)
+    assert main(["trace", str(path)]) == 0
+    told = capsys.readouterr()
+    assert "nowhere: no such database; traced as --deploy does" in told.err
+    assert "SoftmaxWithLoss" not in told.out
+    assert main(["trace", str(path), "--input-shape", "data:2,3,30,30"]) == 0
+    assert "traced as" not in capsys.readouterr().err
+    path.write_text(NO_DIMS)
+    assert main(["trace", str(path), "--input-shape", "image:1,3,8,9"]) == 0
+
+
+def test_what_a_data_layer_lacks_is_told_once():
+    with pytest.raises(LayerError) as caught:
+        caffe_fcn.Net(TRAIN)
+    assert str(caught.value).count("layer 'data' (Data)") == 1
+
+
+def test_a_net_that_ends_in_silence_is_for_what_silence_reads(tmp_path):
+    """As Colorful Image Colorization's: Caffe gives no output, and scripts read the blob by name."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'input: "data" input_shape { dim: [1, 2, 5, 5] }\n'
+        'layer { name: "twice" type: "Power" bottom: "data" top: "ab" power_param { scale: 2 } }\n'
+        'layer { name: "quiet" type: "Silence" bottom: "ab" }'
+    )
+    result = convert(path, None, tmp_path / "net.onnx")
+    assert list(result.outputs) == ["ab"]
+    assert result.dropped == ["quiet"]
+    assert caffe_fcn.Net(path).outputs == []

@@ -13,7 +13,8 @@ from caffe_fcn.formats.caffemodel import StoredBlob, StoredLayer
 from caffe_fcn.formats.prototxt import read_net
 from caffe_fcn.net import TRAIN, Net
 from tests.fork_layers import MAPS, check
-from tests.layer_nets import build, draw, nodes, run
+from tests.layer_nets import build, draw, nodes, run, to_session
+from tests.reference_cases import assert_close
 
 
 @pytest.mark.parametrize("opset", [17, 20])
@@ -22,6 +23,24 @@ def test_relu6(slope, opset) -> None:
     layer = f'type: "ReLU6" relu6_param {{ negative_slope: {slope} }}'
     check(
         layer, MAPS, opset=opset, expected=lambda x: np.minimum(6, np.where(x > 0, x, np.float32(slope) * x))
+    )
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+def test_mish_and_hard_swish(opset) -> None:
+    """Values by hand: Mish(1) = tanh(log(1 + e)) = 0.865098; HardSwish(1) = 4 / 6."""
+
+    def mish(x):
+        return x * np.tanh(np.log1p(np.exp(x.astype(np.float64))))
+
+    check('type: "Mish"', MAPS, opset=opset, expected=mish)
+    check('type: "HardSwish"', MAPS, opset=opset, expected=lambda x: x * np.clip(x / 6 + 0.5, 0, 1))
+    x = np.float32([[-100, -3, 0, 1, 3, 100]])
+    np.testing.assert_allclose(
+        run(build('type: "Mish"', x.shape), x), [[0, -0.145648, 0, 0.865098, 2.986535, 100]], atol=1e-5
+    )
+    np.testing.assert_allclose(
+        run(build('type: "HardSwish"', x.shape), x), [[0, 0, 0, 2 / 3, 3, 100]], atol=1e-5
     )
 
 
@@ -86,7 +105,7 @@ def test_axes_in_another_order(layer, order) -> None:
         ('type: "Reverse" reverse_param { axis: 4 }', "axis 4 does not exist in a blob of 4 axes"),
         ('type: "ShuffleChannel" shuffle_channel_param { group: 3 }', "group 3 does not divide channels 8"),
         ('type: "ShuffleChannel"', "group 0 must be positive"),
-        ('type: "Reorg"', "stride 0 must be positive"),
+        ('type: "Reorg" reorg_param { stride: 0 }', "stride 0 must be positive"),
         ('type: "Reorg" reorg_param { stride: 4 }', "stride 4 does not divide the image 6 x 4"),
         (
             'type: "GSTiling" gs_tiling_param { stride: 3 reverse: true }',
@@ -174,6 +193,26 @@ def tiling(x, stride, reverse):
 def test_blocks_against_channels(type_, field, loops, reverse) -> None:
     layer = f'type: "{type_}" {field}_param {{ stride: 2 reverse: {str(reverse).lower()} }}'
     check(layer, MAPS, expected=lambda x: loops(x, 2, reverse))
+
+
+def test_reorg_is_by_two_unless_told() -> None:
+    x = draw(1, 4, 4, 6)
+    told = build('type: "Reorg" reorg_param { stride: 2 }', x.shape)
+    np.testing.assert_array_equal(run(build('type: "Reorg"', x.shape), x), run(told, x))
+
+
+def test_auto_crop_of_rcf() -> None:
+    """Upsampled by 4, kernel 8, pad 0, after a pool by 4: begins at (8 - 4) / 2 = 2."""
+    text = """
+    layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 1 dim: 1 dim: 16 dim: 20 } } }
+    layer { name: "p" type: "Pooling" bottom: "a" top: "p" pooling_param { kernel_size: 4 stride: 4 } }
+    layer { name: "u" type: "Deconvolution" bottom: "p" top: "u" convolution_param { num_output: 1
+            kernel_size: 8 stride: 4 bias_term: false weight_filler { type: "bilinear" } } }
+    layer { name: "c" type: "AutoCrop" bottom: "u" bottom: "a" top: "top" }"""
+    net, x = Net(read_net("net", text=text)), draw(1, 1, 16, 20)
+    net.forward(a=x)
+    np.testing.assert_array_equal(net.blobs["top"].data, net.blobs["u"].data[:, :, 2:18, 2:22])
+    assert_close(to_session(net).run({"a": x})["top"], net.blobs["top"].data, "top")
 
 
 def test_crop_center() -> None:

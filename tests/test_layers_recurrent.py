@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_fcn.errors import CaffeWarning, LayerError
+from caffe_fcn.export.exporter import export
+from caffe_fcn.formats.prototxt import read_net
 from caffe_fcn.net import Net
 from tests.layer_nets import build, draw, nodes, run, to_session
 from tests.reference_cases import assert_close
@@ -195,3 +197,28 @@ def test_what_does_not_fit_is_told():
     refused(unit, (2, 2, 3), (2, 2, 12), (2, 2), says="'a' is (2, 2, 3): needs (1, N, D)")
     refused(unit, (1, 2, 3), (1, 2, 9), (1, 2), says="so 'b' needs (1, 2, 12), it is (1, 2, 9)")
     refused(unit, (1, 2, 3), (1, 2, 12), (1, 3), says="so 'c' needs (1, 2), it is (1, 3)")
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "RNN", "Lstm"])
+def test_an_image_read_column_by_column_keeps_its_height(kind):
+    """The weights take so many numbers a step, as a net that reads text has them from C and H."""
+    settings_ = "lstm_param" if kind == "Lstm" else "recurrent_param"
+    cont = "" if kind == "Lstm" else 'bottom: "cont"'
+    net = Net(
+        read_net(
+            "net",
+            text=f"""
+            layer {{ name: "a" type: "Input" top: "a" input_param {{ shape {{ dim: [1, 2, 4, 6] }} }} }}
+            layer {{ name: "p" type: "Permute" bottom: "a" top: "p" permute_param {{ order: [3, 0, 1, 2] }} }}
+            layer {{ name: "cont" type: "ContinuationIndicator" top: "cont"
+                    continuation_indicator_param {{ time_step: 6 batch_size: 1 }} }}
+            layer {{ name: "top" type: "{kind}" bottom: "p" {cont} top: "top" {settings_} {{ num_output: 3
+                    weight_filler {{ type: "xavier" }} }} }}""",
+        )
+    )
+    exported = export(net, ["top"])
+    assert "H" in exported.fixed
+    x = draw(1, 2, 4, 6)
+    assert_close(to_session(net).run({"a": x})["top"], net.forward(a=x)["top"], "top")
+    with pytest.raises(LayerError, match=r"weights (take|of) 8"):
+        net.infer({"a": (1, 2, 5, 6)})

@@ -62,11 +62,11 @@ def rpn_inputs(height, width, count, seed, numbers=3):
         rng.uniform(0, 1, (1, 2 * count, height, width)),
         rng.standard_normal((1, 4 * count, height, width)),
     )
-    info = np.array([[height * 8, width * 8, 1.5, 2][:numbers]])
+    info = np.array([[height * 8, width * 8, 1.5, 2, 7, 9][:numbers]])
     return [a.astype(F) for a in (scores, deltas * 0.3, info)]
 
 
-@pytest.mark.parametrize("numbers", [3, 4])
+@pytest.mark.parametrize("numbers", [3, 4, 6])
 @pytest.mark.parametrize(
     "told", ["min_size: 6", "post_nms_topn: 5 pre_nms_topn: 20 min_size: 8 nms_thresh: 0.3", "min_size: 40"]
 )
@@ -147,8 +147,57 @@ def test_the_python_layer_of_faster_rcnn(told) -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "cell"),
+    [
+        (
+            r"'feat_stride': 8 \n'scales': !!python/tuple [4, 8]",
+            boxes.anchors(16, (0.5, 1, 2), (4, 8)),
+        ),
+        (r"feat_stride: 8\nratios: [1]\nbase_size: 12", boxes.anchors(12, [1], (8, 16, 32))),
+        (r"{'feat_stride': 8,\n 'scales': [2],\n 'ratios': [1, 2]}", boxes.anchors(16, [1, 2], [2])),
+    ],
+)
+def test_param_str_as_yaml_has_it(told, cell) -> None:
+    net = build(PUBLISHED % told, *[a.shape for a in rpn_inputs(2, 2, len(cell), 0)])
+    plan = net.layer_dict["layer"].plan
+    assert plan.stride == 8
+    np.testing.assert_array_equal(plan.anchors, cell)
+
+
+def test_one_scale_holds_for_both_sides_in_python() -> None:
+    """im_info of PVANET has one for each side; its Python layer reads the first."""
+    arrays = rpn_inputs(2, 2, 9, 0, 6)
+    arrays[1][:] = 0
+    arrays[2][0, :4] = 64, 64, 1, 100  # no side is 1600 pixels
+    net = build(PUBLISHED % "'feat_stride': 8", *[a.shape for a in arrays])
+    assert len(both(net, *arrays)["top"]) > 0
+
+
+def test_proposals_of_ssh_are_all_that_are_likely() -> None:
+    """Two anchors at each of 3 x 4 cells, likeliest first; by hand: without moves each grows by a pixel."""
+    told = (PUBLISHED % "{'feat_stride': 8,'scales': [1,2], 'ratios':[1,]}").replace(
+        "rpn.proposal_layer", "SSH.layers.proposal_layer"
+    )
+    arrays = rpn_inputs(3, 4, 2, 5)
+    arrays[1][:] = 0
+    net = build(told, *[a.shape for a in arrays], top='top" top: "score')
+    assert net.layer_dict["layer"].variant.startswith("the ProposalLayer of SSH")
+    got = both(net, *arrays)
+    rows = [
+        (arrays[0][0, 2 + k, h, w], 0, *np.clip([x - r, y - r, x + r + 1, y + r + 1], 0, edge))
+        for h, w, k in np.ndindex(3, 4, 2)
+        for x, y, r in [(8 * w + 7.5, 8 * h + 7.5, (7.5, 15.5)[k])]
+        for edge in [[31, 23, 31, 23]]
+    ]
+    rows = np.array(sorted(rows, key=lambda row: -row[0]), F)
+    assert_close(got["top"], rows[:, 1:], "regions")
+    assert_close(got["score"], rows[:, :1], "scores")
+
+
+@pytest.mark.parametrize(
     ("told", "message"),
     [
+        ("'feat_stride': 8, 'base_size': 1.5", "base_size 1.5 is no whole number"),
         ("'scales': [1]", "feat_stride is missing in param_str"),
         ("'feat_stride': 8.5", "feat_stride 8.5 is no whole number"),
         ("'feat_stride': [8, 16]", r"feat_stride \[8, 16\] is no whole number"),

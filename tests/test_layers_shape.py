@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from caffe_fcn.errors import LayerError, UnsupportedError
+from caffe_fcn.errors import CaffeWarning, LayerError, UnsupportedError
 from caffe_fcn.export.exporter import export
 from caffe_fcn.net import Net
 from tests.layer_nets import IMAGE, build, dims, draw, nodes, run, to_session
@@ -372,3 +372,9 @@ def test_a_pyramid_needs_an_image():
     refused('type: "SPP" spp_param { pyramid_height: 2 }', (2, 3, 0, 4), says="got (2, 3, 0, 4)")
     refused('type: "SPP"', IMAGE, says="pyramid_height")
     refused('type: "SPP" spp_param { pyramid_height: 30 }', IMAGE, says="from 1 to 16")
+
+
+def test_what_only_a_fork_knows_is_named_where_sizes_do_not_fit():
+    with pytest.warns(CaffeWarning), pytest.raises(LayerError) as caught:
+        build('type: "Reshape" reshape_param { pixelshuffler: 2 }', (1, 4, 2, 2))
+    assert "not read: reshape_param.pixelshuffler" in str(caught.value)

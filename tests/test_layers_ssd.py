@@ -49,9 +49,11 @@ def priors_of(p, map_size, image_size):
             if p.max_size:
                 sizes.append((math.sqrt(low * int(p.max_size[s])),) * 2)
             sizes += [(low * math.sqrt(r), low / math.sqrt(r)) for r in ratios if abs(r - 1) >= 1e-6]
+            levels = [y, (h + 1) * step_h] if p.denser_prior_boxes else [y]
             rows += [
-                ((x - a / 2) / img_w, (y - b / 2) / img_h, (x + a / 2) / img_w, (y + b / 2) / img_h)
+                ((x - a / 2) / img_w, (at - b / 2) / img_h, (x + a / 2) / img_w, (at + b / 2) / img_h)
                 for a, b in sizes
+                for at in levels
             ]
     box = np.array(rows)
     if p.clip:
@@ -69,6 +71,7 @@ def priors_of(p, map_size, image_size):
         "min_size: 4 aspect_ratio: 2 flip: false offset: 0 step: 8",
         "min_size: 4 img_size: 50 step_h: 3 step_w: 5 variance: 0.3",
         "min_size: 4 img_h: 30 img_w: 60",
+        "min_size: 5 max_size: 9 aspect_ratio: [3, 5] flip: false denser_prior_boxes: true step: 8",
     ],
 )
 def test_prior_box(told) -> None:
@@ -265,6 +268,12 @@ def test_a_falling_threshold_is_computed_but_has_no_onnx() -> None:
             "num_classes: 2",
             [(1, 15), (1, 8), (1, 2, 16)],
             r"'a' is \(1, 15\): 15 numbers for each item, 4 priors need 16",
+        ),
+        ("num_classes: 2", [(1, 84), (1, 42), (1, 2, 16)], "4 priors need 16\n.*stop before it: --output"),
+        (
+            "num_classes: 2 use_polygon: true",
+            [(1, 48), (1, 8), (1, 2, 16)],
+            "use_polygon of TextBoxes.. is not known here\n.*stop before it: --output",
         ),
         ("num_classes: 2", [(1, 16), (1, 9), (1, 2, 16)], "9 numbers for each item, 4 priors need 8"),
         ("num_classes: 2", [(2, 16), (1, 8), (1, 2, 16)], "they differ in N"),

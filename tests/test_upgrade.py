@@ -9,8 +9,10 @@ import pytest
 
 from caffe_fcn.errors import CaffeWarning, PrototxtError
 from caffe_fcn.formats import caffe_pb2
+from caffe_fcn.formats.fork_types import LATER_TYPES
 from caffe_fcn.formats.prototxt import parse, read_net
 from caffe_fcn.formats.upgrade import V0_TYPES, V1_TYPES, upgrade
+from caffe_fcn.layers import LAYERS
 from tests.conftest import REFERENCE
 
 OLD = [path for path in sorted((REFERENCE / "upgrade").iterdir()) if ".upgraded." not in path.name]
@@ -73,13 +75,21 @@ def test_lines_follow_their_layers() -> None:
     assert read.net.layer[1].convolution_param.pad == [2]
 
 
-def test_a_type_that_only_a_fork_knows_keeps_its_name() -> None:
+def test_a_type_that_only_a_fork_knows_keeps_its_parameters() -> None:
     read = read_net(
         "net",
         text="layers { type: CONVOLUTION } layers { type: UPSAMPLE bottom: 'a' upsample_param { scale: 2 } }",
     )
-    assert [layer.type for layer in read.net.layer] == ["Convolution", "UPSAMPLE"]
-    assert [origin.fields for origin in read.origins] == [{}, {"upsample_param": {"scale": 2}}]
+    assert [layer.type for layer in read.net.layer] == ["Convolution", "Upsample"]
+    assert [origin.fields for origin in read.origins] == [{}, {}]
+    assert read.net.layer[1].upsample_param.scale == 2
+
+
+def test_the_types_of_forks_are_layers_here() -> None:
+    known = set(LATER_TYPES) - {"DenseCRF", "EltwiseAccuracy", "MultiStageMeanfield"}
+    assert known <= set(LAYERS)
+    for name, v1 in (("ImageSegData", "IMAGE_SEG_DATA"), ("BN", "BN"), ("PReLU", "PRELU"), ("CROP", "CROP")):
+        assert read_net("net", text=f"layers {{ type: {v1} }}").net.layer[0].type == name
 
 
 # Inputs
@@ -97,10 +107,20 @@ def test_shapes_go_before_dims() -> None:
     assert [list(shape.dim) for shape in layer.input_param.shape] == [[7]]
 
 
-def test_an_input_without_shape_is_dropped_with_a_warning() -> None:
-    with pytest.warns(CaffeWarning, match="net:2: input 'x' has no input_shape and is dropped"):
-        read = read_net("net", text="layer { name: 'l' }\ninput: 'x'")
+def test_an_input_without_shape_that_a_layer_makes_is_dropped() -> None:
+    with pytest.warns(CaffeWarning, match="net:1: input 'x' has no input_shape; a layer makes it"):
+        read = read_net("net", text="input: 'x' layer { name: 'l' type: 'Input' top: 'x' }")
     assert [layer.name for layer in read.net.layer] == ["l"]
+
+
+def test_an_input_without_shape_is_an_input_all_the_same() -> None:
+    with pytest.warns(
+        CaffeWarning, match="net:2: input 'x' has no input_shape; give it: --input-shape x:1,3"
+    ):
+        read = read_net("net", text="layer { name: 'l' }\ninput: 'x'")
+    assert [(layer.name, list(layer.top)) for layer in read.net.layer] == [("input", ["x"]), ("l", [])]
+    assert not read.net.layer[0].HasField("input_param")
+    assert [origin.line for origin in read.origins] == [2, 1]
     assert not read.net.input
 
 

@@ -17,6 +17,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.message import Message
 
 from caffe_fcn.errors import PrototxtError, nearest
+from caffe_fcn.formats.fork_types import todays_type
 from caffe_fcn.formats.text import (
     COMMA,
     ELEMENT,
@@ -347,6 +348,7 @@ class Reader:
     def _note(self, frame: _Frame, name: str, pos: int, value: str = "", known: Iterable[str] = ()) -> None:
         """Remember for a warning that the schema has no such field, or its enum no such value."""
         own = frame.holder in ("layer", "layers") and name in EXPECTED
+        own = own or (frame.holder == "layers" and name == "type" and todays_type(value) is not None)
         if frame.target is not None and not own:
             self._unknown.setdefault((frame.holder, name, value), (pos, known or frame.schema.fields))
 

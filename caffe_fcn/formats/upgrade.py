@@ -11,6 +11,7 @@ from typing import Any
 
 from caffe_fcn.errors import CaffeWarning, PrototxtError, nearest
 from caffe_fcn.formats import caffe_pb2
+from caffe_fcn.formats.fork_types import todays_type
 from caffe_fcn.formats.text import Origin, short
 
 V1_TYPES = {
@@ -281,7 +282,7 @@ def _upgrade_v1(net: caffe_pb2.NetParameter, origins: list[Origin]) -> None:
             new.type = V1_TYPES[_V1_TYPE_NAMES[old.type].name]
         elif "type" in origin.fields:  # one that the schema lacks: a fork's
             name = str(origin.fields.pop("type"))
-            new.type = V1_TYPES.get(name, name)
+            new.type = V1_TYPES.get(name) or todays_type(name) or name
     net.ClearField("layers")
 
 
@@ -302,11 +303,20 @@ def _upgrade_inputs(
                 f"{where}: no dims are left for input {short(name)}: {len(net.input)} inputs, but {given}",
                 "give one input_shape, or four input_dim, for each input",
             )
-    if layer.HasField("input_param"):
+    told = layer.HasField("input_param")
+    if (
+        inputs and not told
+    ):  # Caffe drops those, but where no layer makes them a user can still tell the shape
+        made = {top for each in net.layer for top in each.top}
+        del layer.top[:]
+        layer.top.extend(name for name in net.input if name not in made)
+        way_out = (
+            f"give it: --input-shape {net.input[0]}:1,3,HEIGHT,WIDTH" if layer.top else "a layer makes it"
+        )
+        _warn(f"{where}: input {short(net.input[0])} has no input_shape; {way_out}")
+    if told or (inputs and layer.top):
         net.layer.insert(0, layer)
         origins = [where, *origins]
-    elif inputs:
-        _warn(f"{where}: input {short(net.input[0])} has no input_shape and is dropped, as in Caffe")
     for field in ("input", "input_dim", "input_shape"):
         net.ClearField(field)
     return origins

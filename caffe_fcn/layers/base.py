@@ -47,6 +47,15 @@ class CoordMap(NamedTuple):
     maps: Sequence[AxisMap]  # one serves for all axes
 
 
+class Around(NamedTuple):
+    """What a layer can see of its net while that is built."""
+
+    params: Sequence[Any]  # LayerParameters, of the whole net
+    layers: Sequence[Layer]  # those there are so far, the one that looks last
+    bottom_ids: Sequence[Sequence[int]]  # of each of `layers`, the indices of its blobs
+    top_ids: Sequence[Sequence[int]]
+
+
 class Layer:
     """One layer of a net. The class's name is the prototxt's `type`, as in REGISTER_LAYER_CLASS.
 
@@ -144,6 +153,14 @@ class Layer:
         return 0
 
     @property
+    def unsettled(self) -> bool:
+        """Whether the prototxt leaves open what `settle` finds."""
+        return False
+
+    def settle(self, around: Around) -> None:
+        """Decide what the prototxt leaves open by what stands around; shapes are not known yet."""
+
+    @property
     def variant(self) -> str:
         """Which layer it was taken for, where forks gave one name to different ones."""
         return ""
@@ -162,6 +179,9 @@ class Layer:
     def check(self, ok: bool, problem: str, hint: str = "") -> None:
         """Caffe's CHECK: raise LayerError naming file, line, layer and type unless `ok`."""
         if not ok:
+            if self.fields and not hint:
+                names = ", ".join(_names(self.fields))
+                hint = f"it may need what only a fork knows, and this is not read: {names}"
             raise LayerError(str(self.where), self.name, self.param.type, problem, hint)
 
     def unsupported(self, problem: str, hint: str = "") -> NoReturn:
@@ -178,6 +198,15 @@ class Layer:
         """Caffe's `pad: 1` or `pad_h: 1 pad_w: 2` as (h, w)."""
         h, w = h or f"{plain}_h", w or f"{plain}_w"
         return (getattr(p, h), getattr(p, w)) if p.HasField(h) else (getattr(p, plain),) * 2
+
+
+def _names(fields: dict[str, Any], above: str = "") -> list[str]:
+    """The fields of a nested dict as `outer.inner`."""
+    return [
+        name
+        for key, value in fields.items()
+        for name in (_names(value, f"{above}{key}.") if isinstance(value, dict) else [above + key])
+    ]
 
 
 def register(*names: str) -> Callable[[L], L]:

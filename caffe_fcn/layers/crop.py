@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 
-from caffe_fcn.layers.base import Array, AxisMap, Builder, CoordMap, Layer, Sequence, Shape, Size, Value
+from caffe_fcn.errors import CaffeWarning
+from caffe_fcn.layers.align import offset
+from caffe_fcn.layers.base import (
+    Around,
+    Array,
+    AxisMap,
+    Builder,
+    CoordMap,
+    Layer,
+    Sequence,
+    Shape,
+    Size,
+    Value,
+)  # fmt: skip
 
 
 class Crop(Layer, bottoms=2):
@@ -54,3 +68,33 @@ class Crop(Layer, bottoms=2):
     def coord_map(self) -> CoordMap:
         p = self.param.crop_param
         return CoordMap(p.axis - 1, [AxisMap(shift=Fraction(-o)) for o in p.offset or [0]])
+
+    @property
+    def unsettled(self) -> bool:
+        return not self.param.crop_param.offset
+
+    def settle(self, around: Around) -> None:
+        """Warn if a fork's Crop would begin elsewhere than at 0."""
+        found = offset(around)
+        if found and any(found):
+            y, x = found
+            told = f"begins at 0, as in Caffe 1.0; in forks of 2015 (FCN, HED, CRF-RNN) at {y}, {x}"
+            hint = f"crop_param {{ axis: 2 offset: {y} offset: {x} }} says so"
+            warnings.warn(f"{self.where}: layer '{self.name}' {told}: {hint}", CaffeWarning, stacklevel=5)
+
+
+class CROP(Crop, bottoms=2):
+    """Crop of the forks that FCN and CRF-RNN came with, as V1 names it: it begins where the layers say.
+
+    Bottoms: (N, C, H, W); reference. Top: H and W of the reference.
+    """
+
+    fork = "FCN, CRF-RNN"
+
+    def settle(self, around: Around) -> None:
+        found = offset(around)
+        told = "where it begins does not follow from the layers between its bottoms"
+        self.check(found is not None, told, 'write type: "Crop" and crop_param { axis: 2 offset: N }')
+        self.param.crop_param.axis = 2
+        self.param.crop_param.offset.extend(found or ())
+        self.param.type = "Crop"

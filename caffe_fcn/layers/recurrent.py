@@ -70,6 +70,12 @@ class _Recurrent(Layer):
     def _check(self, bottoms: Sequence[Shape]) -> None:
         x, cont = bottoms[:2]
         self.check(len(x) >= 3 and x[0] > 0, f"'{self.param.bottom[0]}' is {x}: needs (T, N, ...), T above 0")
+        if self.blobs:
+            inputs = self.blobs[0].shape[1]
+            told = (
+                f"'{self.param.bottom[0]}' is {x}: {product(x[2:])} numbers a step, the weights take {inputs}"
+            )
+            self.check(product(x[2:]) == inputs, told)
         self.check(cont == x[:2], f"'{self.param.bottom[1]}' is {cont}: needs (T, N), {x[:2]}")
         if self.static:
             fits = len(bottoms[2]) >= 2 and bottoms[2][0] == x[1]
@@ -107,6 +113,8 @@ class _Recurrent(Layer):
     def _onnx_input(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         """`_input`, and cut into time steps: (1, N, rows) each."""
         x, (w_x, bias) = bottoms[0], self.blobs[:2]
+        for size in x.shape[2:]:  # the weights are made for so many
+            fixed(size)
         flat = str(x) if len(x.shape) == 3 else g.reshape(x, (*x.shape[:2], product(x.shape[2:])))
         added = g.op("Add", g.op("MatMul", flat, g.param(w_x, "W_x", w_x.data.T)), g.param(bias, "b"))
         if self.static:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Size, Value, fixed, np, product
+from caffe_fcn.symbols import same
 
 
 class _AlongAxis(Layer):
@@ -187,6 +188,8 @@ class Reshape(_View):
             product(tuple(shape)) == product(old),
             f"{old} has {product(old)} elements, {tuple(shape)} would have {product(tuple(shape))}",
         )
+        if not open_axes and not same(product(tuple(shape)), product(old)):
+            fixed(product(old))  # the dims fit this number of elements only
         return [tuple(shape)]
 
     def _replaced(self, rank: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TypeVar
 
-from caffe_fcn.errors import CaffeError
+from caffe_fcn.errors import CaffeError, LayerError
 from caffe_fcn.fillers import random
 from caffe_fcn.layers.base import Array, Layer, Shape, fixed, np
 
@@ -27,6 +27,8 @@ class _Data(Layer, bottoms=0):
         """What `read` returns; its CaffeError becomes one of this layer, with a way out."""
         try:
             return read()
+        except LayerError:  # of this layer already
+            raise
         except CaffeError as error:
             self.check(
                 False, str(error), "`caffe-fcn deploy` or `--input-shape BLOB:1,3,H,W` makes do without it"

@@ -16,6 +16,7 @@ from caffe_fcn.errors import CaffeError, LayerError, nearest
 from caffe_fcn.formats import caffe_pb2
 from caffe_fcn.formats.prototxt import Prototxt, read_net
 from caffe_fcn.layers import LAYERS, Layer
+from caffe_fcn.layers.base import Around
 from caffe_fcn.net import notebook
 from caffe_fcn.net import weights as weights_
 from caffe_fcn.net.filter import takes_part
@@ -25,6 +26,7 @@ from caffe_fcn.units import bytes_text
 
 TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
 MADE_UP = 2**28  # parameters that fillers may make up in a net, 1 GiB; larger nets have a weights file
+SEARCHED = 2**20  # layers gone through for what others leave open, as a Crop without an offset does
 
 #: What Net reads a net from: a path, a message, or text already read by `read_net`.
 Source: TypeAlias = "str | os.PathLike[str] | Prototxt | Any"
@@ -81,6 +83,7 @@ class Net:
         current: dict[str, int] = {}  # blob name -> its index
         loose: set[str] = set()  # tops that no layer has read yet
         input_ids: list[int] = []
+        searched = 0
         for param, origin in layers:
             if not param.HasField("phase"):
                 param.phase = self.phase
@@ -95,6 +98,11 @@ class Net:
             self.layer_names.append(param.name)
             self.bottom_ids.append(bottoms)
             self.top_ids.append(tops)
+            if layer.unsettled:
+                searched += len(layers)
+                layer.check(searched <= SEARCHED, "the net is too large to find what this layer leaves open")
+                params = [param for param, _ in layers]
+                layer.settle(Around(params, self.layers, self.bottom_ids, self.top_ids))
             self._set_up(layer, bottoms, tops)
         self.inputs = [self.blob_names[i] for i in input_ids]
         self.outputs = sorted(loose)
@@ -115,6 +123,8 @@ class Net:
                 nearest(param.type, LAYERS)
                 or "give a class for it with --layers FILE (docs/adding-a-layer.md)"
             )
+            if param.bottom:
+                hint += f"; or stop before it: {' '.join(f'--output {name}' for name in param.bottom)}"
             raise LayerError(str(origin), param.name, param.type, f"unknown layer type '{param.type}'", hint)
         kind = LAYERS[param.type]
         for what, names, range_ in (("bottoms", param.bottom, kind.bottoms), ("tops", param.top, kind.tops)):
@@ -254,9 +264,13 @@ class Net:
     def forward_range(self, start: int, end: int) -> float:
         """Run layers start..end, both included; returns the weighted sum of their losses."""
         self.check_memory(start, end)
-        loss = 0.0
-        for index in range(start, end + 1):
-            loss += self._run(index)
+        loss, index = 0.0, start
+        try:
+            for index in range(start, end + 1):
+                loss += self._run(index)
+        except MemoryError as error:
+            told = f"there is not enough memory for layer '{self.layer_names[index]}'"
+            raise CaffeError(f"{self.path}: {told}", "give smaller inputs") from error
         return loss
 
     def check_memory(self, start: int = 0, end: int | None = None) -> None:

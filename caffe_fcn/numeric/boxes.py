@@ -31,22 +31,25 @@ def prior_sizes(
 
 def prior_boxes(
     sizes: np.ndarray,
+    places: np.ndarray,
     cells: tuple[int, int],
     image: tuple[float, float],
     step: tuple[float, float],
-    offset: float,
+    offset: tuple[float, float],
 ) -> np.ndarray:
-    """(H * W * priors, 4) boxes around the centre of each cell, as shares of the image.
+    """(H * W * priors, 4) boxes around a point of each cell, as shares of the image.
 
-    `cells`, `image` and `step` are (height, width); a step is in pixels.
+    Args:
+        sizes, places: (priors, 2) widths and heights; x and y from that point. Pixels.
+        cells, image, step, offset: (height, width); a step is in pixels, an offset in cells.
     """
-    y, x = ((np.arange(n, dtype=F) + F(offset)) * F(by) for n, by in zip(cells, step, strict=True))
+    y, x = ((np.arange(n, dtype=F) + F(to)) * F(by) for n, to, by in zip(cells, offset, step, strict=True))
     half = sizes.astype(np.float64) / 2
     boxes = np.empty((*cells, len(sizes), 4))
-    boxes[..., 0] = x[None, :, None] - half[:, 0]
-    boxes[..., 1] = y[:, None, None] - half[:, 1]
-    boxes[..., 2] = x[None, :, None] + half[:, 0]
-    boxes[..., 3] = y[:, None, None] + half[:, 1]
+    boxes[..., 0] = x[None, :, None] + places[:, 0] - half[:, 0]
+    boxes[..., 1] = y[:, None, None] + places[:, 1] - half[:, 1]
+    boxes[..., 2] = x[None, :, None] + places[:, 0] + half[:, 0]
+    boxes[..., 3] = y[:, None, None] + places[:, 1] + half[:, 1]
     return (boxes / [image[1], image[0], image[1], image[0]]).reshape(-1, 4).astype(F)
 
 

@@ -1,4 +1,4 @@
-"""Functions of each element that forks added: ReLU6, Noise, SpatialDropout; and Axpy."""
+"""Functions of each element that forks added: ReLU6, Mish, HardSwish, Noise, SpatialDropout; and Axpy."""
 
 from __future__ import annotations
 
@@ -23,6 +23,33 @@ class ReLU6(_Neuron):
         if not slope:
             return g.op("Clip", x, g.scalar(0), g.scalar(6))
         return g.op("Min", g.op("LeakyRelu", x, alpha=slope), g.scalar(6))
+
+
+class Mish(_Neuron):
+    """x * tanh(log(1 + e^x)). Bottom: any shape. Top: the same (mish_layer.cpp of Synopsys Caffe)."""
+
+    fork = "YOLO v4, Synopsys Caffe"
+
+    def apply(self, x: Array) -> Array:
+        return x * np.tanh(np.logaddexp(x, np.float32(0)))
+
+    def lower(self, g: Builder, x: Value) -> str:
+        return g.op("Mul", x, g.op("Tanh", g.op("Softplus", x)))
+
+
+class HardSwish(_Neuron):
+    """x * min(max(x + 3, 0), 6) / 6.
+
+    Bottom: any shape. Top: the same (hard_swish_layer.cpp of Synopsys Caffe).
+    """
+
+    fork = "Synopsys Caffe"
+
+    def apply(self, x: Array) -> Array:
+        return x * (np.clip(x + 3, 0, 6) / np.float32(6))
+
+    def lower(self, g: Builder, x: Value) -> str:
+        return g.op("HardSwish", x)
 
 
 class _TrainingNoise(_Neuron):

@@ -15,6 +15,7 @@ from caffe_fcn.layers.base import (
     fixed,
     np,
 )  # fmt: skip
+from caffe_fcn.layers.crop import CROP
 
 LAST = np.iinfo(np.int64).min  # behind the first element, for a slice that runs backwards in ONNX
 
@@ -241,6 +242,15 @@ def to_pixels(x: Array, s: int) -> Array:
     n, c, h, w = x.shape
     blocks = x.reshape(n, s, s, c // (s * s), h, w).transpose(0, 3, 4, 1, 5, 2)
     return blocks.reshape(n, c // (s * s), s * h, s * w)
+
+
+class AutoCrop(CROP, bottoms=2):
+    """Crop that begins where the layers say.
+
+    Bottoms: (N, C, H, W); reference. Top: H and W of the reference (auto_crop_layer.cpp of RCF's Caffe).
+    """
+
+    fork = "RCF"
 
 
 class CropCenter(Layer):

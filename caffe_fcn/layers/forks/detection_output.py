@@ -42,6 +42,7 @@ class DetectionOutput(Layer, bottoms=range(3, 6)):
     def setup(self) -> None:
         p = self.param.detection_output_param
         self.check(p.num_classes > 0, "num_classes is missing")
+        self.check(not p.use_polygon, "use_polygon of TextBoxes++ is not known here", CUT)
         self.check(p.nms_param.nms_threshold >= 0, f"nms_threshold {p.nms_param.nms_threshold} is negative")
         self.check(0 < p.nms_param.eta <= 1, f"eta {p.nms_param.eta} is not in (0, 1]")
 
@@ -49,16 +50,21 @@ class DetectionOutput(Layer, bottoms=range(3, 6)):
         """The sizes, checked."""
         p, names = self.param.detection_output_param, self.param.bottom
         locations, confidences, priors = bottoms[:3]
-        self.check(len(priors) >= 3, f"'{names[2]}' is {priors}, not (1, 2, priors * 4)")
+        fits = len(priors) >= 3 and priors[1] == 2
+        self.check(fits, f"'{names[2]}' is {priors}, not (1, 2, priors * 4)")
         count, boxes = priors[2] // 4, 1 if p.share_location else p.num_classes
         for name, shape, each in zip(
             names, (locations, confidences), (4 * boxes, p.num_classes), strict=False
         ):
             has = product(shape[1:])
             told = f"'{name}' is {shape}: {has} numbers for each item, {count} priors need {count * each}"
-            self.check(len(shape) >= 2 and has == count * each, told)
+            self.check(len(shape) >= 2 and has == count * each, told, CUT if has > count * each else "")
         told = f"'{names[0]}' is {locations}, '{names[1]}' is {confidences}: they differ in N"
         self.check(locations[0] == confidences[0], told)
+        for i in range(3, 3 + self._first_stage(bottoms)):
+            need = locations[0] * count * 2 * (i - 2)
+            told = f"'{names[i]}' is {bottoms[i]}, {count} priors need {need} numbers"
+            self.check(product(bottoms[i]) == need, told)
         return _Sizes(locations[0], count, p.num_classes, boxes)
 
     def _first_stage(self, bottoms: Sequence[Shape]) -> int:
@@ -191,7 +197,7 @@ class DetectionOutput(Layer, bottoms=range(3, 6)):
         _, order = g.op("TopK", place, g.ints([k]), outputs=2, axis=1, largest=0)
         scores, index = (g.op("GatherElements", x, order, axis=1) for x in (scores, index))
         label, prior = g.op("Div", index, g.ints([priors])), g.op("Mod", index, g.ints([priors]))
-        item = g.reshape(self._range(g, n), (n, 1))
+        item = g.reshape(box_nodes.numbers(g, n), (n, 1))
         start = g.op("Mul", item, g.ints([each * priors]))
         start = g.op("Add", start, g.op("Mul", label, g.ints([priors])) if each > 1 else prior)
         where = g.op("Add", start, prior) if each > 1 else start
@@ -207,11 +213,3 @@ class DetectionOutput(Layer, bottoms=range(3, 6)):
         return g.op(
             "Compress", rows, g.op("Concat", found, g.op("Expand", nothing, g.ints([n])), axis=0), axis=0
         )
-
-    @staticmethod
-    def _range(g: Builder, n: Size) -> str:
-        """0 to n - 1, int64."""
-        if isinstance(n, int):
-            return g.ints(range(n))
-        zero, one = (g.array(np.asarray(v, np.int64)) for v in (0, 1))
-        return g.op("Range", zero, g.reshape(g.size(n), ()), one)

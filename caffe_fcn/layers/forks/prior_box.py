@@ -1,11 +1,15 @@
-"""PriorBox of SSD. Semantics: src/caffe/layers/prior_box_layer.cpp of weiliu89/caffe, branch ssd."""
+"""PriorBox. Semantics: src/caffe/layers/prior_box_layer.cpp of weiliu89/caffe, branch ssd, and its forks."""
 
 from __future__ import annotations
 
 import math
 
-from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Value, fixed, np
+from caffe_fcn.layers.base import Around, Array, Builder, Layer, Sequence, Shape, Value, fixed, np
 from caffe_fcn.numeric.boxes import prior_boxes, prior_sizes
+
+SSD, TEXTBOXES, FACEBOXES = "", "TextBoxes", "FaceBoxes"
+#: FaceBoxes: of the squares of these sizes so many a side stand in a cell, 8 and 16 pixels apart.
+DENSE = {32: 4, 64: 2}
 
 
 class PriorBox(Layer, bottoms=2):
@@ -15,14 +19,18 @@ class PriorBox(Layer, bottoms=2):
     Top: (1, 2, 4 * H * W * priors): corners as shares of the image, then what predictions are multiplied by.
     At each cell: for every `min_size` a square, then one of sqrt(min_size * max_size), then a box of the
     min_size's area for each `aspect_ratio`, with `flip` also turned. Sizes are cut to whole pixels. `step`
-    and `img_size` are taken from the bottoms where they are not given.
+    and `img_size` are taken from the bottoms where they are not given. With `denser_prior_boxes` each is
+    followed by the same at the lower edge of the cell (prior_box_layer.cpp of TextBoxes++).
+    That of TextBoxes does so unasked; that of FaceBoxes makes squares a pixel shorter, 16 of the min_size 32
+    and 4 of 64. Which it is shows in the number of boxes that the net predicts.
     """
 
-    fork = "SSD"
+    fork = "SSD, TextBoxes, FaceBoxes"
     shape_only = frozenset({0, 1})
 
     def setup(self) -> None:
         p = self.param.prior_box_param
+        self.kind = SSD
         beyond = sorted(self.fields.get("prior_box_param", {}))
         self.check(not beyond, f"prior_box_param of another fork: {', '.join(beyond)} is not known here")
         self.check(len(p.min_size) > 0, "min_size is missing")
@@ -57,15 +65,66 @@ class PriorBox(Layer, bottoms=2):
                 ratios += [ratio, float(np.float32(1 / ratio))] if p.flip else [ratio]
         return ratios[1:]
 
-    def _sizes(self) -> Array:
+    @property
+    def variant(self) -> str:
+        """Whose PriorBox it is, if not SSD's."""
+        return self.kind and f"{self.kind}' PriorBox, with more boxes than SSD's"
+
+    @property
+    def _levels(self) -> int:
+        """How many heights in a cell have boxes."""
+        return 2 if self.kind == TEXTBOXES or self.param.prior_box_param.denser_prior_boxes else 1
+
+    @property
+    def unsettled(self) -> bool:
+        return True
+
+    def settle(self, around: Around) -> None:
+        """Take it for the fork's whose number of boxes is predicted, if it is not SSD's.
+
+        Beside it two Convolutions read the map, one for 4 numbers of each box, one for its classes.
+        """
+        params = around.params
+        classes = {p.detection_output_param.num_classes for p in params if p.type == "DetectionOutput"}
+        if len(classes) != 1:
+            return
+        splits = {top: p.bottom[0] for p in params if p.type == "Split" for top in p.top}
+        read = splits.get(self.param.bottom[0], self.param.bottom[0])
+        predicted = {
+            p.convolution_param.num_output
+            for p in params
+            if p.type == "Convolution" and p.bottom and splits.get(p.bottom[0], p.bottom[0]) == read
+        }
+        (of,) = classes
+        fits = [kind for kind, count in self.counts().items() if {4 * count, of * count} <= predicted]
+        if fits:
+            self.kind = fits[0]
+
+    def counts(self) -> dict[str, int]:
+        """How many boxes of a cell each fork would make."""
+        plain, faces = len(self._cell(SSD)[0]), len(self._cell(FACEBOXES)[0])
+        return {SSD: plain * self._levels, TEXTBOXES: plain * 2, FACEBOXES: faces}
+
+    def _cell(self, kind: str) -> tuple[Array, Array]:
+        """Of the boxes of a cell width and height, and x and y from its point: (n, 2) pixels."""
         p = self.param.prior_box_param
-        return prior_sizes(p.min_size, p.max_size, [r for r in self._ratios() if abs(r - 1) >= 1e-6])
+        sizes = prior_sizes(p.min_size, p.max_size, [r for r in self._ratios() if abs(r - 1) >= 1e-6])
+        places = [np.zeros((1, 2), np.float32) for _ in sizes]
+        if kind == FACEBOXES:
+            each = len(sizes) // len(p.min_size)  # the first of each min_size is its square
+            for i, low in enumerate(map(int, p.min_size)):
+                sizes[i * each] -= 1
+                side = DENSE.get(low, 1)
+                y, x = np.mgrid[:side, :side] - side // 2
+                places[i * each] = np.stack([x, y], axis=-1).reshape(-1, 2) * np.float32(32 / side)
+        sizes = np.concatenate([np.tile(s, (len(p), 1)) for s, p in zip(sizes, places, strict=True)])
+        return sizes, np.concatenate(places).astype(np.float32)
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         for name, shape in zip(self.param.bottom, bottoms, strict=True):
             self.check(len(shape) == 4, f"'{name}' is {shape}, not (N, C, H, W)")
         _, _, height, width = bottoms[0]
-        return [(1, 2, height * width * len(self._sizes()) * 4)]
+        return [(1, 2, height * width * self.counts()[self.kind] * 4)]
 
     def _boxes(self, bottoms: Sequence[Shape]) -> Array:
         """The top's values, which depend on sizes alone."""
@@ -73,7 +132,11 @@ class PriorBox(Layer, bottoms=2):
         cells = (fixed(bottoms[0][2]), fixed(bottoms[0][3]))
         image = self._pair("img", "img_size") or (fixed(bottoms[1][2]), fixed(bottoms[1][3]))
         step = self._pair("step", "step") or (image[0] / cells[0], image[1] / cells[1])
-        boxes = prior_boxes(self._sizes(), cells, image, step, p.offset)
+        cell = self._cell(self.kind)
+        boxes = prior_boxes(*cell, cells, image, step, (p.offset, p.offset))
+        if self._levels > 1:
+            lower = prior_boxes(*cell, cells, image, step, (1, p.offset))
+            boxes = np.stack([boxes, lower], axis=1).reshape(-1, 4)
         if p.clip:
             boxes = boxes.clip(0, 1)
         variance = np.asarray(list(p.variance) or [0.1], np.float32)

@@ -33,7 +33,8 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
     """The likeliest anchors, moved as the net says, without those that overlap a likelier one.
 
     Bottoms: probabilities (1, 2 * A, H, W), of no object and then of one; moves (1, 4 * A, H, W); what is
-    known of the image: its height, width, and scale (or one for each side), (1, 3) or (1, 4).
+    known of the image: its height, width, and scale, or that of heights and of widths: (1, 3), (1, 4), or
+    (1, 6), whose last two are not read.
     Tops: regions (R, 5), each the item (0), then x1, y1, x2, y2 in pixels; their probabilities (R). R is
     `post_nms_topn` at most; `reshape` says so many, as Caffe does until the first forward pass.
 
@@ -71,7 +72,7 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
         told = f"'{names[0]}' is {scores}, '{names[1]}' is {moves}: they differ in H or W"
         self.check(scores[2:] == moves[2:], told)
         told = f"'{names[2]}' is {info}, not (1, 3): height, width, scale"
-        self.check(product(info) in (3, 4), told)
+        self.check(product(info) in (3, 4, 6), told)
         return self._shapes()
 
     def _shapes(self) -> list[Shape]:
@@ -87,12 +88,17 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
         info = bottoms[2].reshape(-1)
         boxes = move(shifted(plan.anchors, height, width, plan.stride), moves)
         boxes = np.maximum(np.minimum(boxes, info[[1, 0, 1, 0]] - 1), 0).astype(np.float32)
-        large = (boxes[:, 2:] - boxes[:, :2] + 1 >= plan.least * info[[-1, 2]]).all(axis=1)
+        least = plan.least * info[self._scales(len(info))]
+        large = (boxes[:, 2:] - boxes[:, :2] + 1 >= least).all(axis=1)
         boxes, score = (boxes[large], score[large]) if plan.leave_out else (boxes, score * large)
         order = descending(score)[: plan.before]
         kept = suppress(boxes, order, plan.overlap, plan.after, extra=1)
         regions = np.pad(boxes[kept], ((0, 0), (1, 0)))
         return self._tops(regions, score[kept])
+
+    def _scales(self, count: int) -> list[int]:
+        """Where the scales of widths and of heights stand in what is known of the image."""
+        return [2 if count == 3 or self.plan.leave_out else 3, 2]
 
     def _tops(self, regions: Array, scores: Array) -> list[Array]:
         shapes = [(len(regions), *shape[1:]) for shape in self._shapes()]
@@ -115,7 +121,8 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
         boxes = self._onnx_boxes(g, bottoms[1], info)
         score = g.op("Slice", bottoms[0], g.ints([count]), g.ints([2 * count]), g.ints([1]))
         score = g.reshape(g.op("Transpose", score, perm=[0, 2, 3, 1]), (height * width * count,))
-        boxes, score = self._onnx_large(g, boxes, score, info)
+        least = g.op("Gather", info, g.ints(self._scales(fixed(product(bottoms[2].shape)))))
+        boxes, score = self._onnx_large(g, boxes, score, least)
         score, order = g.op(
             "TopK", score, self._onnx_most(g, score, height * width * count), outputs=2, axis=0
         )
@@ -138,11 +145,11 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
             return g.ints([min(count, self.plan.before)])
         return g.op("Min", g.op("Shape", score), g.ints([self.plan.before]))
 
-    def _onnx_large(self, g: Builder, boxes: str, score: str, info: str) -> tuple[str, str]:
+    def _onnx_large(self, g: Builder, boxes: str, score: str, scales: str) -> tuple[str, str]:
         """Boxes and scores, without those that are too small, or with probability 0 for them."""
         low, high = box_nodes.halves(g, boxes)
         size = g.op("Add", g.op("Sub", high, low), g.scalar(1))
-        least = g.op("Mul", g.op("Gather", info, g.ints([-1, 2])), g.scalar(self.plan.least))
+        least = g.op("Mul", scales, g.scalar(self.plan.least))
         large = g.cast(g.op("GreaterOrEqual", size, least))
         large = g.reduce("ReduceMin", large, [1], keepdims=False)
         if not self.plan.leave_out:
@@ -172,10 +179,9 @@ class Proposal(Layer, bottoms=3, tops=range(1, 3)):
         cell, stride = self.plan.anchors, self.plan.stride
         if isinstance(height, int) and isinstance(width, int):
             return g.array(shifted(cell, height, width, stride))
-        zero, one = (g.array(np.asarray(v, np.int64)) for v in (0, 1))
         axes = []
         for n, place in ((width, (1, width, 1)), (height, (height, 1, 1))):
-            steps = g.op("Mul", g.op("Range", zero, g.reshape(g.size(n), ()), one), g.ints([stride]))
+            steps = g.op("Mul", box_nodes.numbers(g, n), g.ints([stride]))
             axes.append(g.op("Expand", g.reshape(g.cast(steps), place), g.ints([height, width, 1])))
         shift = g.reshape(g.op("Concat", *axes, *axes, axis=2), (height * width, 1, 4))
         return g.reshape(g.op("Add", shift, g.array(cell)), (height * width * len(cell), 4))

@@ -8,7 +8,7 @@ import re
 from functools import cached_property
 from typing import Any
 
-from caffe_fcn.layers.base import Shape
+from caffe_fcn.layers.base import Array, Shape
 from caffe_fcn.layers.forks.activation import _TrainingNoise
 from caffe_fcn.layers.forks.proposal import RATIOS, SCALES, Plan, Proposal
 from caffe_fcn.layers.python import PUBLISHED
@@ -18,11 +18,12 @@ from caffe_fcn.numeric.boxes import anchors
 class _FasterProposal(Proposal):
     """Faster R-CNN's proposals, with the settings of its config.py (rpn/proposal_layer.py of py-faster-rcnn).
 
-    `param_str` gives feat_stride, and scales and ratios if they are others. Unlike in `Proposal`, regions
-    that are too small are left out, and the second top is (R, 1).
+    `param_str` gives feat_stride, and scales, ratios and base_size if they are others. Unlike in `Proposal`,
+    regions that are too small are left out, one scale holds for both sides, and the second top is (R, 1).
+    R-FCN, PVANET and CTPN's kin have the same layer.
     """
 
-    fork = "py-faster-rcnn"
+    fork = "py-faster-rcnn, R-FCN, PVANET"
     variant = "the ProposalLayer of py-faster-rcnn with its settings for TEST"
 
     def setup(self) -> None:
@@ -35,17 +36,21 @@ class _FasterProposal(Proposal):
     @cached_property
     def plan(self) -> Plan:
         """From `param_str`."""
-        told = {"ratios": RATIOS, "scales": SCALES, **self._told()}
+        told = {"ratios": RATIOS, "scales": SCALES, "base_size": 16, **self._told()}
         self.check("feat_stride" in told, "feat_stride is missing in param_str")
-        (stride, *more), ratios, scales = (
-            self._numbers(name, told[name]) for name in ("feat_stride", "ratios", "scales")
-        )
-        self.check(stride.is_integer() and not more, f"feat_stride {told['feat_stride']} is no whole number")
-        return Plan(anchors(16, ratios, scales), int(stride), 6000, 300, 0.7, 16, leave_out=True)
+        stride, base = (self._whole(name, told[name]) for name in ("feat_stride", "base_size"))
+        ratios, scales = (self._numbers(name, told[name]) for name in ("ratios", "scales"))
+        return self._plan(anchors(base, ratios, scales), stride)
+
+    @staticmethod
+    def _plan(cell: Array, stride: int) -> Plan:
+        """With the settings of config.py."""
+        return Plan(cell, stride, 6000, 300, 0.7, 16, leave_out=True)
 
     def _told(self) -> dict[str, Any]:
-        text = self.param.python_param.param_str
-        quoted = re.sub(r"['\"]?(\w+)['\"]?\s*:", r"'\1':", text.strip(" {}\n"))
+        text = self.param.python_param.param_str.replace("!!python/tuple", "").strip(" {}\n")
+        lines = re.sub(r",?\s*\n\s*(?=['\"]?\w+['\"]?\s*:)", ", ", text)  # as YAML has them, without commas
+        quoted = re.sub(r"['\"]?(\w+)['\"]?\s*:", r"'\1':", lines)
         try:
             found = ast.literal_eval("{" + quoted + "}")
         except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
@@ -59,9 +64,28 @@ class _FasterProposal(Proposal):
         self.check(fits, f"{name} {told} in param_str must be positive and finite")
         return [float(v) for v in values]
 
+    def _whole(self, name: str, told: Any) -> int:
+        value, *more = self._numbers(name, told)
+        self.check(value.is_integer() and not more, f"{name} {told} is no whole number")
+        return int(value)
+
     def _shapes(self) -> list[Shape]:
         shapes: list[Shape] = [(self.plan.after, 5), (self.plan.after, 1)]
         return shapes[: len(self.param.top)]
+
+
+class _SshProposal(_FasterProposal):
+    """SSH's anchors, moved: the 1000 likeliest of each module, whatever they overlap (its proposal_layer.py).
+
+    Its anchors are all at least 1 pixel long, so none is too small.
+    """
+
+    fork = "SSH"
+    variant = "the ProposalLayer of SSH with its settings for TEST"
+
+    @staticmethod
+    def _plan(cell: Array, stride: int) -> Plan:
+        return Plan(cell, stride, 1000, 1000, 1, 0, leave_out=True)
 
 
 class _EnetDropout(_TrainingNoise):
@@ -80,4 +104,5 @@ class _EnetDropout(_TrainingNoise):
 
 
 PUBLISHED[("rpn.proposal_layer", "ProposalLayer")] = _FasterProposal
+PUBLISHED[("SSH.layers.proposal_layer", "ProposalLayer")] = _SshProposal
 PUBLISHED[("spatial_dropout", "SpatialDropoutLayer")] = _EnetDropout

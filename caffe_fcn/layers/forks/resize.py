@@ -252,10 +252,10 @@ class Upsample(_Resampled, bottoms=range(1, 3)):
             rows, columns = self._scales()
             return [x.repeat(rows, 2).repeat(columns, 3)]
         height, width = self._target([b.shape for b in bottoms])
-        outside = (bottoms[1] < 0) | (bottoms[1] >= height * width)
+        inside = (bottoms[1] >= 0) & (bottoms[1] < height * width)  # NaN is not
         self.check(
-            not outside.any(),
-            f"position {bottoms[1][outside][:1]} of its mask lies outside of {height} x {width}",
+            bool(inside.all()),
+            f"position {bottoms[1][~inside][:1]} of its mask lies outside of {height} x {width}",
             "give the size of the Pooling's bottom: upsample_h, upsample_w",
         )
         return [resize.unpool(x, bottoms[1], height, width)]
