@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -120,9 +121,13 @@ def test_models_that_label_pixels_are_segmenters(tmp_path):
     )
 
 
-def test_what_takes_no_image_is_refused(tmp_path, capsys):
+def test_what_takes_no_image_is_refused(tmp_path):
     with pytest.raises(CaffeError, match=r"takes data .*an image is \(N, 3, H, W\)"):
         model(tmp_path, "ReLU out data", channels=5)
+
+
+@pytest.mark.skipif(find_spec("starlette") is None, reason="Starlette is not installed")
+def test_names_that_are_no_text_are_refused(tmp_path, capsys):
     (tmp_path / "names").write_bytes(b"\xff\xfe")
     words = [str(tmp_path / "net.onnx"), "--names", str(tmp_path / "names")]
     assert call("serve", words, prog="caffe-fcn serve") == 1

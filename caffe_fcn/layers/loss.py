@@ -155,7 +155,8 @@ class ContrastiveLoss(_Loss, bottoms=3):
         apart = g.op("Relu", g.op("Sub", g.scalar(p.margin), distance))
         if not p.legacy_version:
             apart = g.op("Mul", apart, apart)
-        similar = g.cast(g.cast(in_shape(g, bottoms[2], (n,)), np.int64), np.bool_)
+        # As an integer it is not 0; onnxruntime 1.20 takes two casts, the second to bool, for one.
+        similar = g.op("Not", g.op("Less", g.op("Abs", in_shape(g, bottoms[2], (n,))), g.scalar(1)))
         return [onnx_mean(g, g.op("Where", similar, squared, apart), 2 * n)]
 
     def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:

@@ -207,7 +207,7 @@ class DetectionOutput(Layer, bottoms=range(3, 6)):
         rows = g.op("Concat", *(g.reshape(x, (n, k, 1)) for x in columns), corners, axis=2)
         found = g.reshape(g.op("Greater", scores, g.scalar(NONE)), (n * k,))
         # A row for each item if there is nothing else
-        nothing = g.op("Less", g.reduce("ReduceMax", g.cast(found), [0]), g.scalar(0.5))
+        nothing = g.op("Less", g.reduce("ReduceSum", g.cast(found), [0]), g.scalar(0.5))
         blank = g.op("Concat", g.cast(item), g.fill((n, 6), -1), axis=1)
         rows = g.op("Concat", g.reshape(rows, (n * k, 7)), blank, axis=0)
         return g.op(
