@@ -27,6 +27,7 @@ class _Windowed(Layer):
     settings = "convolution_param"
 
     def setup(self) -> None:
+        self._by_axes: dict[int, list[Window]] = {}  # the windows, by the number of axes that they slide along
         kernel, stride, _, dilation = self._settings()
         for name, values in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
             hint = f"give both {name}_h and {name}_w" if len(values) == 2 and name != "dilation" else ""
@@ -56,6 +57,11 @@ class _Windowed(Layer):
     def _windows(self, bottom: Shape) -> list[Window]:
         """The window along each axis behind the channels."""
         n = len(bottom) - self._channel_axis(bottom) - 1
+        if n not in self._by_axes:
+            self._by_axes[n] = self._slide(n, bottom)
+        return self._by_axes[n]
+
+    def _slide(self, n: int, bottom: Shape) -> list[Window]:
         kernel, *others = self._settings()
         self.check(bool(kernel) or n == 0, "no kernel_size is given")
         each = [kernel, *others]
