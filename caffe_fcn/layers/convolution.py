@@ -27,7 +27,7 @@ class _Windowed(Layer):
     settings = "convolution_param"
 
     def setup(self) -> None:
-        self._by_axes: dict[int, list[Window]] = {}  # the windows, by the number of axes that they slide along
+        self._by_axes: dict[int, list[Window]] = {}  # the windows, by how many axes they slide along
         kernel, stride, _, dilation = self._settings()
         for name, values in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
             hint = f"give both {name}_h and {name}_w" if len(values) == 2 and name != "dilation" else ""
