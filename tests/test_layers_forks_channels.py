@@ -146,7 +146,7 @@ def test_auto_crop_of_rcf() -> None:
     layer { name: "u" type: "Deconvolution" bottom: "p" top: "u" convolution_param { num_output: 1
             kernel_size: 8 stride: 4 bias_term: false weight_filler { type: "bilinear" } } }
     layer { name: "c" type: "AutoCrop" bottom: "u" bottom: "a" top: "top" }"""
-    net, x = Net(read_net("net", text=text)), draw(1, 1, 16, 20)
+    net, x = Net(text), draw(1, 1, 16, 20)
     net.forward(a=x)
     np.testing.assert_array_equal(net.blobs["top"].data, net.blobs["u"].data[:, :, 2:18, 2:22])
     assert_close(to_session(net).run({"a": x})["top"], net.blobs["top"].data, "top")
