@@ -113,6 +113,17 @@ def test_every_output_is_shown(pictures, tmp_path):
     assert sorted(o["name"] for o in entry["outputs"]) == ["score_geo", "score_sem"]
 
 
+def test_the_page_has_a_place_of_its_own(pictures, tmp_path, capsys):
+    picture, out = pictures / "0<b>.png", tmp_path / "out"
+    assert run(model(tmp_path), picture, "-o", out, "--device", "cpu", "--html") == 0
+    assert len(held((out / "index.html").read_text(encoding="utf-8"))) == 1
+    before = picture.read_bytes()
+    assert run(model(tmp_path), pictures, "-o", tmp_path / "o", "--html", picture) == 1
+    assert "is not the name of a page" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_bad_file_does_not_keep_the_page_away(pictures, tmp_path):
     (pictures / "0bad.png").write_bytes(b"nothing")
     out = tmp_path / "page.html"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from caffe_fcn.report.segmentation import Gallery
 
 Row = dict[str, Any]
+PAGE = "index.html"
 WHOLE = 1000  # steps of progress that an image is
 
 
@@ -43,8 +44,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", default="out", metavar="DIR", help="where to write (default: %(default)s)"
     )
     parser.add_argument("--no-overlay", action="store_true", help="write the label images only")
-    parser.add_argument("--html", metavar="FILE",
-                        help="also a page of all images: overlay, legend, areas, confidence")  # fmt: skip
+    parser.add_argument("--html", nargs="?", const="", metavar="FILE.html",
+                        help="also a page of all images: overlay, legend, areas, confidence "
+                             f"(default: {PAGE} in DIR)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print files and areas of the classes as JSON")
     run_arguments(parser)
     large = parser.add_argument_group("large images")
@@ -82,11 +84,10 @@ def segmenter_of(args: argparse.Namespace) -> Segmenter:
 
 def run(args: argparse.Namespace) -> int:
     images = images_in(args.images)
-    segmenter = segmenter_of(args)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    loud = not args.quiet and not args.json
     gallery = _gallery(images, args)
+    segmenter = segmenter_of(args)
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    loud = not args.quiet and not args.json
     if args.device == "auto" and loud:
         print(f"running on {segmenter.session.device}")
     rows: list[Row] = []
@@ -114,11 +115,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _gallery(images: list[Path], args: argparse.Namespace) -> Gallery | None:
-    if not args.html:
+    if args.html is None:
         return None
     from caffe_fcn.report.segmentation import Gallery
 
-    return Gallery(args.html, args.model, images)
+    page = Path(args.html or Path(args.out) / PAGE)
+    if page.suffix.lower() not in (".html", ".htm"):  # an image, as likely as not
+        raise CaffeError(f"--html {page}: is not the name of a page", "end it in .html")
+    return Gallery(page, args.model, images)
 
 
 def finisher(
@@ -152,7 +156,7 @@ def work(
         lanes = 1 if segmenter.session.captures else 2
         batch = segmenter.count or args.batch
         label_whole = segmenter.label
-        if getattr(args, "html", None):
+        if getattr(args, "html", None) is not None:
             from caffe_fcn.report.segmentation import label_and_confidence
 
             label_whole = partial(label_and_confidence, segmenter)
