@@ -1,5 +1,6 @@
 """Binary weights: Caffe's own files, exact bytes, old forms, and any bytes at all."""
 
+import base64
 import math
 import time
 import tracemalloc
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from caffe_fcn.errors import CaffemodelError
 from caffe_fcn.formats import caffe_pb2, caffemodel, weights
+from caffe_fcn.formats.binary_net import read_upgraded
+from caffe_fcn.formats.prototxt import read_net
 from caffe_fcn.formats.wire import encode_bytes, encode_varint
 from tests.conftest import REFERENCE, SHARED
 
@@ -215,9 +218,27 @@ def test_another_forks_fields_of_those_numbers_are_passed_over(stored):
 def test_scalars_names_and_dims_by_one(stored):
     dims = encode_bytes(7, b"\x08\x02\x08\x03")  # dim: 2, dim: 3, not packed
     net = stored(layer(data([4]), data() + dims, name=b"caf\xe9") + layer(name=b"") + layer(name=b"a/b"))
-    assert [one.name for one in net] == ["caf\ufffd", "", "a/b"]
+    assert [one.name for one in net] == ["café", "", "a/b"]
     assert net[0].blobs[0].data.shape == ()
     assert net[0].blobs[1].data.shape == (2, 3)
+
+
+def test_a_name_in_gbk_is_one_name_in_text_and_weights(stored, tmp_path):
+    """Caffe copies the bytes of a prototxt into the weights, whatever they are."""
+    name = "卷积".encode("gbk")
+    (tmp_path / "net.prototxt").write_bytes(
+        b"# \xd6\xd0\nlayer { name: '" + name + b"' type: 'Input' top: 'x' input_param { shape { dim: 1 } } }"
+    )
+    (told,) = read_net(tmp_path / "net.prototxt").net.layer
+    (layer_,) = stored(layer(name=name))
+    assert layer_.name == told.name
+    assert read_upgraded(tmp_path / "net.caffemodel").layer[0].name == told.name
+
+
+def test_text_of_v0_that_is_no_utf8_is_read(tmp_path):
+    """Found by `make fuzz`."""
+    (tmp_path / "v0.caffemodel").write_bytes(base64.b64decode("IgQoKOAoKCgo4CgodRIICgYKBAIyO4A="))
+    assert [layer.name for layer in read_upgraded(tmp_path / "v0.caffemodel").layer] == ["\x022;\x80"]
 
 
 def test_names_may_repeat_and_last_one_counts(stored):

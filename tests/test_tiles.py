@@ -220,7 +220,7 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
     Image.fromarray(pixels(10_000, 10_000)).save(tmp_path / "large.png", compress_level=1)
     words = [str(tmp_path / "net.onnx"), str(tmp_path / "large.png"), "-o", str(tmp_path), "--tile", "1024"]
     script = (
-        "import sys; from caffe_fcn.cli import call; assert not call('segment', sys.argv[1:], prog='segment');"
+        "import sys; from caffe_fcn.cli import call; assert not call('segment', sys.argv[1:], prog='');"
         "print(next(line.split()[1] for line in open('/proc/self/status') if 'VmHWM' in line))"
     )
     command = [sys.executable, "-c", script, *words, "--device", "cpu", "--quiet"]

@@ -15,7 +15,7 @@ import numpy as np
 from caffe_fcn.errors import CaffemodelError
 from caffe_fcn.formats.blobs import MAX_BYTES, StoredBlob, StoredLayer, blob_head, parse_blob, write_values
 from caffe_fcn.formats.caffe_pb2 import DESCRIPTOR
-from caffe_fcn.formats.files import atomic_write, map_file, refuse_other_kinds
+from caffe_fcn.formats.files import atomic_write, legible, map_file, refuse_other_kinds
 from caffe_fcn.formats.wire import LENGTH, VARINT, Field, Scanner, encode_bytes, encode_head
 
 __all__ = ["Caffemodel", "StoredBlob", "StoredLayer", "read", "write"]
@@ -103,7 +103,7 @@ def _label(index: int, name: str) -> str:
 def _text(scanner: Scanner, field: Field) -> str:
     if field.stop - field.start > _MAX_NAME:
         raise scanner.error(field.start, f"a name of {field.stop - field.start:,} bytes: the file is damaged")
-    return scanner.data[field.start : field.stop].decode("utf-8", "replace")
+    return legible(scanner.data[field.start : field.stop])
 
 
 def _v1_type(number: int) -> str:

@@ -70,6 +70,14 @@ def refuse_other_kinds(path: str | os.PathLike[str], data: mmap.mmap, wanted: st
             raise CaffemodelError(f"{path}: is {kind}, not {wanted}", hint)
 
 
+def legible(text: bytes) -> str:
+    """UTF-8, else byte by byte: old files have names in GBK, and a name has to be one string in all files."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`, to read and write; give it that name when the block succeeds.

@@ -16,7 +16,7 @@ import numpy as np
 
 from caffe_fcn.errors import CaffemodelError
 from caffe_fcn.formats.blobs import StoredBlob, StoredLayer, shape_problem
-from caffe_fcn.formats.files import HDF5_MAGIC, atomic_write, map_file, refuse_other_kinds
+from caffe_fcn.formats.files import HDF5_MAGIC, atomic_write, legible, map_file, refuse_other_kinds
 
 if TYPE_CHECKING:
     import h5py
@@ -87,7 +87,9 @@ class _Reader:
                 )
         if params or (layer and not groups):
             yield StoredLayer(
-                _printable(layer), "", [params.get(i) for i in range(max(params, default=-1) + 1)]
+                legible(layer.encode("utf-8", "surrogateescape")),
+                "",
+                [params.get(i) for i in range(max(params, default=-1) + 1)],
             )
         for inner, name in groups:
             yield from self._group(inner, name)
@@ -121,10 +123,6 @@ class _Reader:
             problem = f"claims {dataset.size:,} values in a file of {len(self.data):,} bytes"
             raise CaffemodelError(f"{self.path}: {where}: {problem}")
         return np.asarray(dataset[()])
-
-
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def write(

@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Any
 
 from caffe_fcn.errors import PrototxtError
-from caffe_fcn.formats.files import file_size
+from caffe_fcn.formats.files import file_size, legible
 
 LONGEST = 1 << 28  # bytes of a prototxt; a hundred thousand layers take 30 million
 
@@ -150,10 +150,7 @@ def decode(data: bytes, path: str) -> str:
         return data.decode("utf-16", errors="replace")
     if b"\0" in data[:4096]:
         raise PrototxtError(f"{path}: is a binary file, not a prototxt", "is it the caffemodel?")
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+    return legible(data)
 
 
 def read_source(path: str | os.PathLike[str]) -> Source:
