@@ -472,3 +472,16 @@ def test_rows_that_are_not_there(wrong):
     for setting, message in (("num_output: 3", "input_dim 0"), ("input_dim: 3", "num_output 0")):
         with pytest.raises(LayerError, match=f"{message} must be positive"):
             build(f'type: "Embed" embed_param {{ {setting} }}', (3,))
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+@pytest.mark.parametrize("bias", ['bias_filler { type: "constant" value: 3 }', "bias_term: false"])
+def test_of_no_channels_the_bias_is_left(kind, bias):
+    """Found by `make fuzz`: onnxruntime's Conv never comes back from it."""
+    net = build(
+        f'type: "{kind}" convolution_param {{ num_output: 2 kernel_size: 3 pad: 1 {bias} }}', (2, 0, 5, 4)
+    )
+    wanted = np.full((2, 2, 5, 4), 0 if "term" in bias else 3, np.float32)
+    np.testing.assert_array_equal(run(net, np.zeros((2, 0, 5, 4), np.float32)), wanted)
+    larger = np.zeros((1, 0, 7, 6), np.float32)
+    assert run(net, larger).shape == (1, 2, 7, 6)

@@ -169,7 +169,8 @@ class _Filter(_Windowed, bottoms=range(1, MANY), tops=range(1, MANY)):
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         shape = bottoms[0].shape
         axis, windows = self._channel_axis(shape), self._windows(shape)
-        fixed(shape[axis])
+        if fixed(shape[axis]) == 0:  # onnxruntime's Conv over no channels never ends
+            return [self._bias_alone(g, top) for top in self.reshape([b.shape for b in bottoms])]
         # ONNX wants one axis before the channels and one behind them
         usual, one = axis == 1 and len(windows) > 0, () if windows else (1,)
         weight = self.weights[0]
@@ -182,6 +183,15 @@ class _Filter(_Windowed, bottoms=range(1, MANY), tops=range(1, MANY)):
             y = g.op(self.op, x, *learned, group=self._group(shape), **attributes)
             tops.append(y if usual else g.reshape(y, top))
         return tops
+
+    def _bias_alone(self, g: Builder, top: Shape) -> str:
+        """What is left where there is nothing to multiply."""
+        nothing = g.fill(top, 0)
+        if len(self.blobs) < 2:
+            return nothing
+        bias = self.weights[1]
+        each = bias.reshape(-1, *(1,) * (len(top) - self._channel_axis(top) - 1))
+        return g.op("Add", nothing, g.param(self.blobs[1], "bias", each))
 
     def _apply(self, kernel: Callable[..., Array], bottoms: Sequence[Array]) -> list[Array]:
         """Run `conv` or `deconv` of numeric on each bottom, all axes before the channels taken as one."""
