@@ -83,11 +83,7 @@ def pruned(cut: Deploy, outputs: Sequence[str] = ()) -> Deploy:
     A layer that we do not know, or that cannot run here, does no harm beside the way. `outputs` are blobs to
     stop at; by default the net's own.
     """
-    state = caffe_pb2.NetState(
-        phase=caffe_pb2.TEST, level=cut.text.net.state.level, stage=cut.text.net.state.stage
-    )
-    pairs = zip(cut.text.net.layer, cut.text.origins, strict=True)
-    layers = [(param, origin) for param, origin in pairs if takes_part(param, state, origin)]
+    layers = _of_phase(cut.text, caffe_pb2.TEST)
     made = {top for param, _ in layers for top in param.top}
     wanted = list(outputs or cut.outputs) or _loose(layers) or _silenced(layers)
     if not made.issuperset(wanted):  # the net says so itself, once it is built
@@ -98,6 +94,13 @@ def pruned(cut: Deploy, outputs: Sequence[str] = ()) -> Deploy:
     if not dropped:
         return cut
     return Deploy(_text_of(kept, cut.text), cut.outputs, [*cut.dropped, *dropped], cut.transform)
+
+
+def _of_phase(text: Prototxt, phase: int) -> list[Pair]:
+    """The layers that take part in a phase, at the level and in the stages that the file names."""
+    state = caffe_pb2.NetState(phase=phase, level=text.net.state.level, stage=text.net.state.stage)
+    pairs = zip(text.net.layer, text.origins, strict=True)
+    return [(param, origin) for param, origin in pairs if takes_part(param, state, origin)]
 
 
 def _text_of(layers: Sequence[Pair], text: Prototxt) -> Prototxt:
@@ -123,9 +126,7 @@ def _layers_with_data(text: Prototxt) -> list[Pair] | None:
     That is TEST if it has data layers, and TRAIN if TEST has neither data layers nor what else to start from.
     """
     for phase in (caffe_pb2.TEST, caffe_pb2.TRAIN):
-        state = caffe_pb2.NetState(phase=phase, level=text.net.state.level, stage=text.net.state.stage)
-        pairs = zip(text.net.layer, text.origins, strict=True)
-        layers = [(param, origin) for param, origin in pairs if takes_part(param, state, origin)]
+        layers = _of_phase(text, phase)
         if any(_role(pair) == "data" for pair in layers):
             return [(_without_rules(param), origin) for param, origin in layers]
         made: set[str] = set()

@@ -25,7 +25,7 @@ from caffe_fcn.formats.prototxt import read_net
 from caffe_fcn.labels import labels_of
 from caffe_fcn.net import Net
 from caffe_fcn.report.page import POLICY, page, png
-from caffe_fcn.segment import read_image
+from caffe_fcn.segment import planes, read_image
 from caffe_fcn.tracing import Axis, trace
 
 WIDEST = 2400  # pixels of a mosaic
@@ -88,8 +88,8 @@ def features(
         if name not in net.blobs:
             raise CaffeError(f"{net.path}: no blob '{name}' in the net", nearest(name, net.blobs))
     how = pixels(cut, mean, scale)
-    data = (picture[:, :, ::-1] - np.asarray(how.mean, np.float32)) * np.float32(how.scale)
-    net.blobs[net.inputs[0]].data[...] = data.transpose(2, 0, 1)
+    taken_off = np.broadcast_to(np.asarray(how.mean, np.float32), 3)
+    net.blobs[net.inputs[0]].data[...] = planes(picture, taken_off, np.float32(how.scale))
     net.forward()
     axes = {top: row.axes for row in trace(net).rows for top in row.tops}
     found = Features(os.fspath(image), picture, notes)

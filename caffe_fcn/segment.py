@@ -266,12 +266,7 @@ class Segmenter:
                 )
         if self.pixels:
             return image[None]
-        data = np.empty((1, 3, *image.shape[:2]), np.float32)
-        for channel, mean in enumerate(self.mean):
-            np.subtract(image[:, :, 2 - channel], mean, out=data[0, channel])
-        if self.scale != 1:
-            data *= self.scale
-        return data
+        return planes(image, self.mean, self.scale)
 
     def run(self, prepared: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """One pass over what `prepare` made of images of one size: the maps, one row an image.
@@ -310,6 +305,16 @@ class Segmenter:
             kept[shape] = self.session.bound({self.input: shape})
         kept.move_to_end(shape)
         return kept[shape]
+
+
+def planes(image: np.ndarray, mean: np.ndarray, scale: np.float32) -> np.ndarray:
+    """(H, W, 3) uint8 RGB as Caffe takes it: (1, 3, H, W) float32, blue first, (pixel - mean) * scale."""
+    data = np.empty((1, 3, *image.shape[:2]), np.float32)
+    for channel, each in enumerate(mean):
+        np.subtract(image[:, :, 2 - channel], each, out=data[0, channel])
+    if scale != 1:
+        data *= scale
+    return data
 
 
 def label_map(scores: np.ndarray) -> np.ndarray:

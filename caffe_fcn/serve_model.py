@@ -12,7 +12,7 @@ import numpy as np
 from caffe_fcn.errors import CaffeError, DeviceError
 from caffe_fcn.report.page import data_uri, png
 from caffe_fcn.runtime import Device, Session
-from caffe_fcn.segment import Segmenter
+from caffe_fcn.segment import Segmenter, planes
 
 BEST = 5  # classes that are told
 FIRST = 8  # numbers of an output that are told
@@ -71,8 +71,7 @@ class Model:
         if self.channels == 1:
             grey = (image @ np.asarray(GREY, np.float32) / 1000)[None, None]
             return ((grey - self.mean[0]) * self.scale).astype(np.float32)
-        bgr = (image[:, :, ::-1].astype(np.float32) - self.mean) * self.scale
-        return np.ascontiguousarray(bgr.transpose(2, 0, 1)[None])
+        return planes(image, self.mean, self.scale)
 
     def _answer(self, name: str, value: np.ndarray) -> dict[str, Any]:
         one = np.asarray(value[0] if value.ndim > 1 else value)

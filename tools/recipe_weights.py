@@ -47,5 +47,13 @@ def make(prototxt: str | Path, path: str | Path) -> None:
     write(path, net.name, layers(net))
 
 
+def voc_fcn8s(folder: str | Path) -> tuple[str, str]:
+    """The prototxt of voc-fcn8s at full size, and weights made for it in a folder: what benchmarks run on."""
+    prototxt = Path(__file__).resolve().parents[1] / "prototxts" / "voc-fcn8s" / "deploy.prototxt"
+    model = Path(folder) / "recipe.caffemodel"
+    make(prototxt, model)
+    return str(prototxt), str(model)
+
+
 if __name__ == "__main__":
     make(*sys.argv[1:3])

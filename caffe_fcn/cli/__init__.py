@@ -17,7 +17,7 @@ COMMANDS = {  # in the order of --help; a module is imported only when its comma
     "trace": "show every layer: shapes and their formulas, offsets, parameters, cost",
     "segment": "label the pixels of images with a converted model",
     "features": "show blobs as pictures: mosaics, heatmaps of a class, filters",
-    "serve": "a local page on which one drops an image and sees its labels",
+    "serve": "a local page on which one drops an image and sees what a model makes of it",
     "score": "compare label images with what was predicted: accuracies and IU",
     "bench": "time converted models beside what the device could do at most",
     "verify": "compare a converted model with the reference forward pass, blob by blob",

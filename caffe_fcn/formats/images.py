@@ -36,9 +36,9 @@ def read_image(source: str | os.PathLike[str] | bytes, mode: Mode = "color", nam
 
     CaffeError as `opened` has it, and for more than 8 bits in mode "native".
     """
+    name = _called(source, name)
     with opened(source, name) as image:
         pixels = np.asarray(_converted(image, mode))
-    name = name or (os.fspath(source) if not isinstance(source, bytes) else "<bytes>")
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype != np.uint8:
@@ -57,7 +57,7 @@ def opened(source: str | os.PathLike[str] | bytes, name: str = "") -> Iterator[I
     """
     from PIL import Image
 
-    name = name or (os.fspath(source) if not isinstance(source, bytes) else "<bytes>")
+    name = _called(source, name)
     if not isinstance(source, bytes):
         file_size(source, "an image")
     try:
@@ -66,6 +66,11 @@ def opened(source: str | os.PathLike[str] | bytes, name: str = "") -> Iterator[I
     except (*DAMAGE, Image.DecompressionBombError) as error:
         told = getattr(error, "strerror", None) or error
         raise CaffeError(f"{name}: cannot be read as an image: {told}") from error
+
+
+def _called(source: str | os.PathLike[str] | bytes, name: str) -> str:
+    """What messages call a file, or the bytes of one."""
+    return name or (os.fspath(source) if not isinstance(source, bytes) else "<bytes>")
 
 
 def upright(image: Image) -> np.ndarray:

@@ -113,10 +113,9 @@ class _Recurrent(Layer):
     def _onnx_input(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         """`_input`, and cut into time steps: (1, N, rows) each."""
         x, (w_x, bias) = bottoms[0], self.blobs[:2]
-        for size in x.shape[2:]:  # the weights are made for so many
-            fixed(size)
-        flat = str(x) if len(x.shape) == 3 else g.reshape(x, (*x.shape[:2], product(x.shape[2:])))
-        added = g.op("Add", g.op("MatMul", flat, g.param(w_x, "W_x", w_x.data.T)), g.param(bias, "b"))
+        added = g.op(
+            "Add", g.op("MatMul", flat_steps(g, x), g.param(w_x, "W_x", w_x.data.T)), g.param(bias, "b")
+        )
         if self.static:
             static, w = bottoms[2], self.blobs[2]
             rows = g.reshape(static, (fixed(static.shape[0]), product(static.shape[1:])))
@@ -231,6 +230,13 @@ class LSTMUnit(Layer, bottoms=3, tops=2):
 
     def sample(self, i: int, bottoms: Sequence[Shape], rng: np.random.Generator) -> Array | None:
         return rng.integers(0, 2, bottoms[2]) if i == 2 else rng.normal(0, 1, bottoms[i])
+
+
+def flat_steps(g: Builder, x: Value) -> str:
+    """(T, N, ...) as (T, N, I)."""
+    for size in x.shape[2:]:  # the weights are made for so many
+        fixed(size)
+    return str(x) if len(x.shape) == 3 else g.reshape(x, (*x.shape[:2], product(x.shape[2:])))
 
 
 def _onnx_unit(g: Builder, c: str, gates: str, cont: str, units: int) -> tuple[str, str]:

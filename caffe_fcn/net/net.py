@@ -83,7 +83,7 @@ class Net:
         current: dict[str, int] = {}  # blob name -> its index
         loose: set[str] = set()  # tops that no layer has read yet
         input_ids: list[int] = []
-        searched = 0
+        searched, params = 0, [param for param, _ in layers]
         for param, origin in layers:
             if not param.HasField("phase"):
                 param.phase = self.phase
@@ -101,7 +101,6 @@ class Net:
             if layer.unsettled:
                 searched += len(layers)
                 layer.check(searched <= SEARCHED, "the net is too large to find what this layer leaves open")
-                params = [param for param, _ in layers]
                 layer.settle(Around(params, self.layers, self.bottom_ids, self.top_ids))
             self._set_up(layer, bottoms, tops)
         self.inputs = [self.blob_names[i] for i in input_ids]

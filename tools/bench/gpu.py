@@ -32,7 +32,7 @@ from torch.nn import functional
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from recipe_weights import make  # noqa: E402
+from recipe_weights import voc_fcn8s  # noqa: E402
 
 from caffe_fcn import Net, trace  # noqa: E402
 from caffe_fcn.conversion import Options, convert  # noqa: E402
@@ -234,9 +234,7 @@ def main() -> None:
     found = []
     with tempfile.TemporaryDirectory(prefix="caffe-fcn-bench.") as name:
         if not args.caffemodel:
-            args.prototxt = str(ROOT / "prototxts/voc-fcn8s/deploy.prototxt")
-            args.caffemodel = str(Path(name) / "recipe.caffemodel")
-            make(args.prototxt, args.caffemodel)
+            args.prototxt, args.caffemodel = voc_fcn8s(name)
         for size in args.sizes:
             for batch in args.batches:
                 print(f"{size}, batch {batch}, {device}, torch {torch.__version__}", flush=True)

@@ -156,11 +156,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="caffe-fcn-bench.") as name:
         folder = Path(name)
         if not args.caffemodel:
-            from recipe_weights import make
+            from recipe_weights import voc_fcn8s
 
-            args.prototxt = str(ROOT / "prototxts/voc-fcn8s/deploy.prototxt")
-            args.caffemodel = str(folder / "recipe.caffemodel")
-            make(args.prototxt, args.caffemodel)
+            args.prototxt, args.caffemodel = voc_fcn8s(folder)
         rows = [row for size in args.sizes for row in compare(size, args, folder)]
     if args.json:
         about = {"machine": machine(), "threads": args.threads, "device": args.device, "rounds": args.rounds}

@@ -37,6 +37,21 @@ class _Resampled(Layer):
         shape = self.reshape([b.shape for b in bottoms])[0]
         return g.op("Resize", x or bottoms[0], "", "", g.ints(shape), **how)
 
+    def _unpooled(self, x: Array, places: Array, height: int, width: int, hint: str) -> Array:
+        """Each element of x at its place in a top of 0; LayerError for a place outside."""
+        inside = (places >= 0) & (places < height * width)  # NaN is not
+        told = f"position {places[~inside][:1]} of its mask lies outside of {height} x {width}"
+        self.check(bool(inside.all()), told, f"give the size of the Pooling's bottom: {hint}")
+        return resize.unpool(x, places, height, width)
+
+    @staticmethod
+    def _scattered(g: Builder, x: Value, index: str, flat: Shape, height: Size, width: Size) -> str:
+        """The same in ONNX: `index` are the places, int64 (N, C, H * W), which is `flat`."""
+        n, c = x.shape[:2]
+        zeros = g.fill((n, c, height * width), 0)
+        top = g.op("ScatterElements", zeros, index, g.reshape(x, flat), axis=2)
+        return g.reshape(top, (n, c, height, width))
+
     def only(self, name: str) -> None:
         """Refuse fields of `name` that this fork lacks: another's layer may compute other things."""
         beyond = sorted(self.fields.get(name, {}))
@@ -252,13 +267,7 @@ class Upsample(_Resampled, bottoms=range(1, 3)):
             rows, columns = self._scales()
             return [x.repeat(rows, 2).repeat(columns, 3)]
         height, width = self._target([b.shape for b in bottoms])
-        inside = (bottoms[1] >= 0) & (bottoms[1] < height * width)  # NaN is not
-        self.check(
-            bool(inside.all()),
-            f"position {bottoms[1][~inside][:1]} of its mask lies outside of {height} x {width}",
-            "give the size of the Pooling's bottom: upsample_h, upsample_w",
-        )
-        return [resize.unpool(x, bottoms[1], height, width)]
+        return [self._unpooled(x, bottoms[1], height, width, "upsample_h, upsample_w")]
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         if not self.masked:
@@ -269,10 +278,7 @@ class Upsample(_Resampled, bottoms=range(1, 3)):
                 fixed(size)
         n, c, height, width = self.reshape([b.shape for b in bottoms])[0]
         flat = (n, c, x.shape[2] * x.shape[3])
-        zeros = g.fill((n, c, height * width), 0)
-        index = g.cast(g.reshape(mask, flat), np.int64)
-        top = g.op("ScatterElements", zeros, index, g.reshape(x, flat), axis=2)
-        return [g.reshape(top, (n, c, height, width))]
+        return [self._scattered(g, x, g.cast(g.reshape(mask, flat), np.int64), flat, height, width)]
 
 
 def scaled(n: Size, scale: float) -> Size:

@@ -16,6 +16,7 @@ from caffe_fcn.layers.base import (
     product,
 )
 from caffe_fcn.layers.forks import box_nodes
+from caffe_fcn.layers.recurrent import flat_steps
 from caffe_fcn.numeric.recurrent import lstm
 
 #: Where i, f, o, g of Caffe stand in ONNX: i, o, f, c.
@@ -62,9 +63,6 @@ class Lstm(Layer):
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         (x,), units = bottoms, self.param.lstm_param.num_output
-        for size in x.shape[2:]:  # the weights are made for so many
-            fixed(size)
-        flat = str(x) if len(x.shape) == 3 else g.reshape(x, (*x.shape[:2], product(x.shape[2:])))
         w_x, w_h, bias = (
             w.reshape(4, units, -1)[list(ONNX_GATES)].reshape(1, 4 * units, -1) for w in self.weights
         )
@@ -73,7 +71,7 @@ class Lstm(Layer):
             g.param(b, name, w)
             for b, name, w in zip(self.blobs, ("W_x", "W_h", "b"), (w_x, w_h, both), strict=True)
         )
-        top = g.op("LSTM", flat, *weights, hidden_size=units)  # (T, directions, N, D)
+        top = g.op("LSTM", flat_steps(g, x), *weights, hidden_size=units)  # (T, directions, N, D)
         return [g.reshape(top, self.reshape([x.shape])[0])]
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Size:

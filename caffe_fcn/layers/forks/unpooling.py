@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from caffe_fcn.layers.base import Array, Builder, Sequence, Shape, Size, Value, fixed, np
 from caffe_fcn.layers.forks.resize import _Resampled
-from caffe_fcn.numeric import resize
 
 
 class Unpooling(_Resampled, bottoms=range(1, 3)):
@@ -52,21 +51,15 @@ class Unpooling(_Resampled, bottoms=range(1, 3)):
         x = bottoms[0]
         height, width = self._target([b.shape for b in bottoms])
         places = bottoms[1] if self.masked else np.broadcast_to(self._places(height, width, x.shape), x.shape)
-        inside = (places >= 0) & (places < height * width)  # NaN is not
-        told = f"position {places[~inside][:1]} of its mask lies outside of {height} x {width}"
-        self.check(bool(inside.all()), told, "give the size of the Pooling's bottom: unpool_h, unpool_w")
-        return [resize.unpool(x, places, height, width)]
+        return [self._unpooled(x, places, height, width, "unpool_h, unpool_w")]
 
     def to_onnx(self, g: Builder, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
         height, width = self._target([b.shape for b in bottoms])
-        n, c = x.shape[:2]
-        flat = (n, c, fixed(x.shape[2]) * fixed(x.shape[3]))
+        flat = (*x.shape[:2], fixed(x.shape[2]) * fixed(x.shape[3]))
         if self.masked:
             index = g.cast(g.reshape(bottoms[1], flat), np.int64)
         else:
             places = self._places(height, width, x.shape).reshape(1, 1, -1).astype(np.int64)
             index = g.op("Expand", g.array(places), g.ints(flat))
-        zeros = g.fill((n, c, height * width), 0)
-        top = g.op("ScatterElements", zeros, index, g.reshape(x, flat), axis=2)
-        return [g.reshape(top, (n, c, height, width))]
+        return [self._scattered(g, x, index, flat, height, width)]

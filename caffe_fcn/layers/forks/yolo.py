@@ -12,6 +12,7 @@ from typing import NamedTuple
 from caffe_fcn.layers.base import Array, Builder, Layer, Sequence, Shape, Value, fixed, np
 from caffe_fcn.layers.forks import box_nodes
 from caffe_fcn.numeric.boxes import descending, suppress
+from caffe_fcn.numeric.recurrent import sigmoid
 from caffe_fcn.numeric.softmax import softmax
 
 
@@ -80,9 +81,9 @@ class _YoloOutput(Layer, bottoms=range(1, 17)):
         )
         start, by, size = self._grid(head, height, width)
         with np.errstate(over="ignore"):
-            centre = (start + 1 / (1 + np.exp(-cells[..., :2]))) / by
+            centre = (start + sigmoid(cells[..., :2])) / by
             half = np.exp(cells[..., 2:4]) * size / 2
-            objects = 1 / (1 + np.exp(-cells[..., 4:5]))
+            objects = sigmoid(cells[..., 4:5])
         scores = self.scores(objects, cells[..., 5:])
         item, box, label = np.nonzero(
             scores >= self.confidence if self.inclusive else scores > self.confidence
