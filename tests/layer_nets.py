@@ -34,6 +34,15 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32) * 2
 
 
+def misaligned(array):
+    """The same values at an odd address, as in a file."""
+    memory = np.empty(array.nbytes + 1, np.uint8)
+    memory[1:] = np.frombuffer(array.tobytes(), np.uint8)
+    moved = memory[1:].view(np.float32).reshape(array.shape)
+    assert moved.flags.aligned == (moved.size == 0)
+    return moved
+
+
 def run(net: Net, *arrays, opset=17, session: Session | None = None):
     """The outputs of NumPy, after checking that ONNX gives the same (at these arrays' shapes)."""
     fed = dict(zip(NAMES, arrays, strict=False))
